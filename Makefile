@@ -1,0 +1,48 @@
+# `make` alone lists the targets. Everything is installed into .venv, nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.recurra-installed
+SAMPLE := src/recurra/data/sample/airpassengers.csv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint wheel clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(STAMP) ## create .venv and install recurra, its engine and the tools of the house into it
+	@:
+
+# The constraints are handed over in the environment, because only so do they hold for the build's own needs
+# too; newer versions of pip read the second name for those.
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.h)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "recurra needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	"Name another one with: make PYTHON=/path/to/python3 $(or $(MAKECMDGOALS),setup)" >&2; exit 2; }
+	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+	{ rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu install python3-venv first." >&2; exit 2; }
+	@echo "Installing recurra and what it needs into $(VENV) (about a minute, and the downloads)"
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -c 'from recurra.engine import native; print("Installed.", native.why_not() or "The native engine is built.")'
+	@touch $@
+
+demo: setup ## forecast the packaged airline series and write a report
+	$(BIN)/recurra forecast $(SAMPLE) --horizon 12 --out demo-forecast --overwrite
+
+lint: setup ## check style, formatting, types and levels
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: lint ## all checks and all tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+wheel: setup ## build a wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## remove what was built, .venv included
+	rm -rf $(VENV) build dist demo-forecast* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
