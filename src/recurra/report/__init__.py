@@ -1,0 +1,1 @@
+"""The forecast report: one HTML page that opens anywhere, offline."""
