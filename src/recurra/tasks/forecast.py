@@ -1,0 +1,422 @@
+"""Forecast series: the estimator.
+
+    from recurra import Forecaster
+    forecaster = Forecaster(horizon=12).fit("air.csv")
+    forecast = forecaster.predict("air.csv")
+
+The way from a table to a forecast, each step in a file of its own: a panel (data.table), each series relative to
+its own level and season (tasks.smoothing, tasks.remainder), windows as batches (tasks.preparation), the segment
+LSTM with quantile outputs (tasks.segment_lstm), trained by train.fit with the numbers of a plan (tasks.plan).
+
+Axes: S series, N windows, Q horizon, K quantiles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recurra import checkpoint
+from recurra.data.calendar import Frequency
+from recurra.data.table import Columns, Panel, read_table
+from recurra.errors import ArgumentError, DataError, ModelFileError
+from recurra.tasks.plan import Plan, choose_plan, with_arguments
+from recurra.tasks.preparation import Prepared, Preparation
+from recurra.tasks.results import QUANTILES, Forecast
+from recurra.tasks.segment_lstm import Example, ForecastNetwork, pinball_loss
+
+Log = Callable[[dict[str, Any]], None]
+TRUSTS = tuple(round(0.1 * step, 1) for step in range(11))
+CHUNK = 512
+"""Windows that go through the network at once when nothing is learnt."""
+
+
+class Forecaster:
+    """Quantile forecasts of one series or a panel, by a segment LSTM on top of exponential smoothing.
+
+    ``horizon`` steps ahead, all at once. ``season``, ``lookback`` in steps; ``hidden_size``, ``members``,
+    ``epochs``, ``batch_size``, ``learning_rate``: chosen from the data where None (tasks.plan). ``quantiles`` must
+    hold 0.5. ``seed`` fixes every random number; ``device`` is where the network lives: "cpu", "cuda" or "auto".
+
+    Raises ArgumentError for a value that makes no sense.
+    """
+
+    def __init__(
+        self,
+        horizon: int,
+        *,
+        season: int | None = None,
+        lookback: int | None = None,
+        hidden_size: int | None = None,
+        members: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        quantiles: tuple[float, ...] = QUANTILES,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+            raise ArgumentError(f"horizon must be a whole number of steps, at least 1, but {horizon!r} was given")
+        if tuple(sorted(quantiles)) != tuple(quantiles) or 0.5 not in quantiles or not 0 < quantiles[0] <= quantiles[-1] < 1:
+            raise ArgumentError(f"quantiles must rise within 0…1 and hold 0.5, but {quantiles!r} were given")
+        self.horizon, self.season, self.lookback = horizon, season, lookback
+        self.numbers = {
+            "hidden_size": hidden_size,
+            "members": members,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+        }
+        self.quantiles, self.seed, self.device = tuple(quantiles), seed, device
+        self.history: dict[str, list[dict[str, Any]]] = {}
+        self.network: ForecastNetwork | None = None
+
+    def fit(
+        self, data: Any, *, checkpoints: str | Path | None = None, log: Log | None = None, **columns: Any
+    ) -> Forecaster:
+        """Learn from a path, a frame or a Panel; ``columns`` go to :func:`recurra.read_table`.
+
+        ``checkpoints``: a folder in which a killed run finds its way back; run again with the same arguments, it
+        ends with the same weights. ``log`` is called with a dict after each epoch.
+        Raises DataError where the data cannot be used.
+        """
+        panel = _panel(data, columns)
+        self.plan = with_arguments(choose_plan(panel, self.horizon, self.season, self.lookback), **self.numbers)
+        self.names = tuple(series.name for series in panel.series)
+        self.columns, self.frequency = panel.columns, panel.frequency
+        folder = None if checkpoints is None else Path(checkpoints)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        epochs = self._search(panel, folder, log)
+        if self.plan.refit:
+            trust, widen = self._network().trust.clone(), self._network().widen.clone()
+            self._start(panel)
+            if float(trust) > 0.0:
+                windows = self._windows(0)
+                self._train("final", windows, epochs=epochs, folder=folder, log=log)
+            self._network().trust.copy_(trust)
+            self._network().widen.copy_(widen)
+        return self
+
+    def check(self, panel: Panel) -> None:
+        """Raise what :meth:`fit` and :meth:`predict` would raise on ``panel``, before any time is spent."""
+        with_arguments(choose_plan(panel, self.horizon, self.season, self.lookback), **self.numbers)
+        _check_known(panel, self.horizon)
+
+    def _search(self, panel: Panel, folder: Path | None, log: Log | None) -> int:
+        """Train on all but the last steps; those tell how many epochs, how much trust, how wide. Returns the epochs."""
+        held = self.plan.validation
+        early = panel.until([max(len(s.target) - held, 1) for s in panel.series])
+        self._start(early)
+        training = self._windows(0)
+        # The same numbers, unrolled over the whole history: states at an origin see only what lies before it.
+        self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
+        lengths = self.prepared.lengths
+        validation = self.prepared.origins(lengths - held, lengths - self.horizon)
+        if not len(training) or not len(validation):
+            # Too short to hold anything back: the smoothing with its empirical intervals stands.
+            self._network().trust.zero_()
+            return 0
+        validation = validation[_spread(len(validation), 4 * CHUNK)]
+        batches = [self.prepared.example(part) for part in np.array_split(validation, -(-len(validation) // CHUNK))]
+
+        def validate() -> float:
+            network = self._network()
+            losses = [
+                pinball_loss(
+                    network.start + torch.quantile(network(b.past, b.future, b.static, b.series), 0.5, dim=0),
+                    b.target, b.observed, network.quantiles,
+                ).item() * int(b.observed.sum())
+                for b in batches
+            ]  # fmt: skip
+            return sum(losses) / max(sum(int(b.observed.sum()) for b in batches), 1)
+
+        judged = None if self.plan.patience is None else validate
+        epochs = self._train("search", training, epochs=self.plan.epochs, validate=judged, folder=folder, log=log)
+        self._calibrate(batches)
+        return epochs
+
+    def _start(self, panel: Panel) -> None:
+        """A fresh network at the smoothing's own forecast, and everything learnt of ``panel`` before training."""
+        plan = self.plan
+        self.preparation = Preparation.fit(
+            panel,
+            horizon=self.horizon,
+            lookback=plan.lookback,
+            seasons=plan.seasons,
+            calendar=plan.calendar,
+        )
+        self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.network = self._build()
+        windows = self._windows(0)
+        if len(windows):
+            self._network().start.copy_(_remainder_quantiles(self.prepared, windows, self.quantiles))
+
+    def _build(self) -> ForecastNetwork:
+        plan, preparation = self.plan, self.preparation
+        return ForecastNetwork(
+            horizon=self.horizon,
+            segment=plan.segment,
+            hidden_size=plan.hidden_size,
+            past_size=preparation.past_size,
+            future_size=preparation.future_size,
+            static_size=preparation.static_size,
+            series_count=len(self.names) + 1,
+            quantiles=self.quantiles,
+            members=plan.members,
+            dropout=plan.dropout,
+            learn_spread=plan.learn_spread,
+        )
+
+    def _windows(self, held: int) -> np.ndarray:
+        """Training windows (N, 2) whose whole horizon lies before the last ``held`` steps."""
+        last = self.prepared.lengths - held - self.horizon
+        return self.prepared.origins(np.zeros_like(last), last)
+
+    def _train(
+        self,
+        stage: str,
+        windows: np.ndarray,
+        *,
+        epochs: int,
+        validate: Callable[[], float] | None = None,
+        folder: Path | None = None,
+        log: Log | None = None,
+        learning_rate: float | None = None,
+    ) -> int:
+        """Train the network on ``windows`` (N, 2); returns the epochs that its final weights have seen."""
+        from recurra import train
+
+        plan, prepared = self.plan, self.prepared
+
+        def batches(generator: torch.Generator) -> Iterator[Example]:
+            order = torch.randperm(len(windows), generator=generator)[: plan.steps * plan.batch_size].numpy()
+            for part in np.array_split(order, -(-len(order) // plan.batch_size)):
+                yield prepared.example(windows[part])
+
+        history = train.fit(
+            train.quiet_fabric(self.device),
+            self._network(),
+            batches,
+            epochs=epochs,
+            learning_rate=learning_rate or plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            validate=validate,
+            schedule=plan.schedule,
+            patience=plan.patience if validate is not None else None,
+            seed=self.seed,
+            checkpoint=None if folder is None else folder / f"{stage}.safetensors",
+            log=None if log is None else lambda row: log({"stage": stage, **row}),
+        )
+        self.history[stage] = [dict(row) for row in history.rows]
+        return history.best_epoch if validate is not None else epochs
+
+    def _calibrate(self, batches: list[Example]) -> None:
+        """Set trust and widen from the validation windows in ``batches``."""
+        network = self._network()
+        with torch.no_grad():
+            corrections = torch.cat(
+                [torch.quantile(network(b.past, b.future, b.static, b.series), 0.5, dim=0) for b in batches]
+            )
+        target = torch.cat([b.target for b in batches])
+        observed = torch.cat([b.observed for b in batches])
+        losses = [
+            pinball_loss(network.start + trust * corrections, target, observed, network.quantiles).item()
+            for trust in TRUSTS
+        ]
+        # Windows overlap: only so many horizons are independent. Where they are few, the average of two forecasts
+        # is the safer bet (Bates & Granger 1969), so what they say is pulled towards one half.
+        independent = len(self.names) * self.plan.validation / self.horizon
+        weight = independent / (independent + 4.0)
+        trust = weight * TRUSTS[int(np.argmin(losses))] + (1.0 - weight) * 0.5
+        network.trust.fill_(trust)
+        forecast = (network.start + trust * corrections).sort(dim=-1).values
+        # Remainders of the same few windows that chose the smoothing constants are a little small.
+        windows = max(sum(self.prepared.lengths) / self.horizon - len(self.names), 1.0)
+        prior = (1.0 + 1.0 / windows) ** 0.5
+        factors = _interval_factors(forecast, target, observed, self.quantiles)
+        network.widen.copy_(factors**weight * prior ** (1.0 - weight))
+
+    def follow(self, panel: Panel, log: Log | None = None) -> None:
+        """Take in what has come since :meth:`fit`: smoothing constants anew, and a few epochs from today's weights.
+
+        ``panel`` is the whole history up to now, of the same series.
+        """
+        self.preparation = self.preparation.with_constants(panel)
+        self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
+        windows = self._windows(0)
+        network = self._network()
+        network.start.copy_(_remainder_quantiles(self.prepared, windows, self.quantiles))
+        if float(network.trust) > 0.0:
+            rate = 0.3 * self.plan.learning_rate
+            self._train("follow", windows, epochs=2, log=log, learning_rate=rate)
+
+    def quantiles_at(self, panel: Panel, windows: np.ndarray) -> np.ndarray:
+        """Forecasts of ``panel`` from ``windows`` (N, 2), pairs of series and origin: (N, Q, K), the user's units.
+
+        Each uses what lies before its origin, known covariates and the calendar excepted.
+        """
+        network = self._network()
+        network.eval()
+        prepared = Prepared(panel, self.preparation, self.names, self.frequency)
+        parts = []
+        for part in np.array_split(windows, -(-len(windows) // CHUNK)):
+            with torch.no_grad():
+                parts.append(network.forecast(prepared.example(part)).numpy().astype(np.float64))
+        return prepared.in_units_of_the_user(windows, np.concatenate(parts))
+
+    def predict(self, data: Any, **columns: Any) -> Forecast:
+        """Forecast the ``horizon`` steps after the end of every series in ``data`` (path, frame or Panel).
+
+        Raises DataError where a covariate that the model knows ahead has no values there.
+        """
+        panel = self.panel(data, **columns)
+        _check_known(panel, self.horizon)
+        windows = np.array([(index, len(series.target)) for index, series in enumerate(panel.series)])
+        stamps = [self.frequency.future(series.stamps[-1], self.horizon) for series in panel.series]
+        return Forecast(
+            series=tuple(series.name for series in panel.series),
+            stamps=np.stack(stamps),
+            quantiles=self.quantiles,
+            values=self.quantiles_at(panel, windows),
+        )
+
+    def panel(self, data: Any, **columns: Any) -> Panel:
+        """``data`` read the way the training data were: the same columns in the same roles."""
+        self._network()
+        if isinstance(data, Panel):
+            return data
+        roles = {
+            "time": self.columns.time,
+            "target": list(self.columns.target),
+            "series": self.columns.series,
+            "past": list(self.columns.past),
+            "known": list(self.columns.known),
+            "static": list(self.columns.static),
+            "categories": self.columns.categories,
+            "frequency": self.frequency.alias,
+        }
+        return read_table(data, **{**roles, **columns})
+
+    def evaluate(self, data: Any, **columns: Any) -> dict[str, float]:
+        """Scores of this model, as it is, over rolling origins in the last part of ``data``: metric → value."""
+        from recurra.tasks.backtest import roll
+        from recurra.tasks.scores import scores
+
+        table = scores(roll(self, self.panel(data, **columns), baselines=()))
+        return table[next(iter(table))]
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one file, ``*.safetensors``: weights, and everything else as a JSON document."""
+        document = {
+            "task": "forecast",
+            "arguments": {
+                "horizon": self.horizon,
+                "season": self.season,
+                "lookback": self.lookback,
+                **self.numbers,
+                "quantiles": list(self.quantiles),
+                "seed": self.seed,
+            },
+            "plan": dataclasses.asdict(self.plan),
+            "names": list(self.names),
+            "columns": dataclasses.asdict(self.columns),
+            "frequency": self.frequency.alias,
+            "preparation": self.preparation.to_json(),
+            "history": self.history,
+        }
+        checkpoint.write(path, dict(self._network().state_dict()), document)
+
+    @staticmethod
+    def load(path: str | Path) -> Forecaster:
+        """Read what :meth:`save` wrote. Raises ModelFileError for any other file."""
+        tensors, document = checkpoint.read(path)
+        if document.get("task") != "forecast":
+            raise ModelFileError(f"{path}: expected a forecast model, found task {document.get('task')!r}")
+        try:
+            arguments = dict(document["arguments"])
+            forecaster = Forecaster(**{**arguments, "quantiles": tuple(arguments["quantiles"])})
+            plan = dict(document["plan"])
+            forecaster.plan = Plan(**{**plan, "seasons": tuple(plan["seasons"])})
+            forecaster.names = tuple(document["names"])
+            columns = {k: tuple(v) if isinstance(v, list) else v for k, v in document["columns"].items()}
+            columns["categories"] = {k: tuple(v) for k, v in columns["categories"].items()}
+            forecaster.columns = Columns(**columns)
+            forecaster.frequency = Frequency.parse(document["frequency"])
+            forecaster.preparation = Preparation.from_json(document["preparation"])
+            forecaster.history = document["history"]
+            forecaster.network = forecaster._build()
+            forecaster.network.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{path}: the model's description does not fit its weights or this version ({error}): "
+                "train it again, or use the version of recurra that wrote it"
+            ) from error
+        forecaster.network.eval()
+        return forecaster
+
+    def _network(self) -> ForecastNetwork:
+        if self.network is None:
+            raise ArgumentError("this Forecaster has learnt nothing yet: call fit(data) or load(path) first")
+        return self.network
+
+
+def _panel(data: Any, columns: dict[str, Any]) -> Panel:
+    return data if isinstance(data, Panel) else read_table(data, **columns)
+
+
+def _check_known(panel: Panel, horizon: int) -> None:
+    """Raise DataError where covariates known in the future are not known over the whole horizon."""
+    for series in panel.series:
+        ahead = series.known[len(series.target) : len(series.target) + horizon]
+        if panel.columns.known and len(ahead) < horizon:
+            raise DataError(
+                f"the covariates {', '.join(panel.columns.known)} were said to be known in the future, but "
+                f"{series.name} has them for {len(ahead)} of the {horizon} steps after its last "
+                f"{panel.columns.target[0]}: add rows that hold them and an empty target, or name them with "
+                "--past instead of --known"
+            )
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most ``most`` indices spread evenly over 0…count − 1."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def _remainder_quantiles(prepared: Prepared, windows: np.ndarray, quantiles: tuple[float, ...]) -> Tensor:
+    """Quantiles of the smoothing's remainder at each step of the horizon over ``windows`` (N, 2): (Q, K)."""
+    examples = prepared.example(windows[_spread(len(windows), 4000)])
+    target = torch.where(examples.observed, examples.target, torch.nan)
+    table = torch.nanquantile(target, torch.tensor(quantiles), dim=0).T  # (Q, K)
+    return torch.nan_to_num(table).contiguous()
+
+
+def _interval_factors(
+    forecast: Tensor, target: Tensor, observed: Tensor, quantiles: tuple[float, ...]
+) -> Tensor:
+    """How far each quantile must move from the median for its central interval to cover what it says: (K,).
+
+    ``forecast`` (N, Q, K) in order · ``target``, ``observed`` (N, Q). Split conformal prediction (Vovk et al. 2005)
+    in its multiplicative form: the factor is the needed quantile of |target − median| over the interval's half.
+    """
+    middle = quantiles.index(0.5)
+    median = forecast[..., middle]
+    factors = torch.ones(len(quantiles))
+    for low in range(middle):
+        high = len(quantiles) - 1 - low
+        above = (target - median) / (forecast[..., high] - median).clamp(min=1e-6)
+        below = (median - target) / (median - forecast[..., low]).clamp(min=1e-6)
+        ratio = torch.maximum(above, below)[observed]
+        covered = quantiles[high] - quantiles[low]
+        factor = torch.quantile(ratio[:: max(1, len(ratio) // 100_000)], covered).clamp(0.5, 3.0)
+        factors[low] = factors[high] = factor
+    return factors
