@@ -1,0 +1,242 @@
+"""The verbs and their options. What they do is in the modules they call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recurra.errors import ArgumentError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="LSTM from the user's own file to a model, a score and a report.",
+)
+trainer = typer.Typer(no_args_is_help=True, help="Train a model and write it to a folder.")
+app.add_typer(trainer, name="train")
+
+Data = Annotated[str, typer.Argument(help="A table: .csv, .tsv, .parquet, or text with .gz.", show_default=False)]
+Model = Annotated[str, typer.Argument(help="A model.safetensors that recurra wrote.", show_default=False)]
+Horizon = Annotated[int, typer.Option("--horizon", help="How many steps to forecast.", show_default=False)]
+Name = Annotated[str | None, typer.Option(show_default=False)]
+Time = Annotated[str | None, typer.Option("--time", help="Column with the time (several: a,b).", show_default=False)]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Column to forecast (several: a,b, one series each).", show_default=False)
+]
+SeriesOption = Annotated[
+    str | None, typer.Option("--series", help="Column that tells series apart.", show_default=False)
+]
+FrequencyOption = Annotated[
+    str | None, typer.Option("--frequency", help="Step between rows, such as D, h, MS, 15min.", show_default=False)
+]
+Season = Annotated[int | None, typer.Option("--season", help="Steps in a season.", show_default=False)]
+Covariates = Annotated[
+    str | None, typer.Option("--covariates", help="Other columns to learn from; roles inferred.", show_default=False)
+]
+Known = Annotated[
+    str | None, typer.Option("--known", help="Covariates known in the future too.", show_default=False)
+]
+Past = Annotated[str | None, typer.Option("--past", help="Covariates known up to now only.", show_default=False)]
+Static = Annotated[
+    str | None, typer.Option("--static", help="Covariates that never change in a series.", show_default=False)
+]
+Lookback = Annotated[int | None, typer.Option("--lookback", help="Past steps the network sees.", show_default=False)]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training windows.", show_default=False)]
+Members = Annotated[int | None, typer.Option("--members", help="Networks whose median counts.", show_default=False)]
+Hidden = Annotated[int | None, typer.Option("--hidden-size", help="Hidden units.", show_default=False)]
+Seed = Annotated[int, typer.Option("--seed", help="Fixes every random number.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out where it exists.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
+Span = Annotated[
+    int | None, typer.Option("--backtest", help="Steps at the end to backtest on.", show_default=False)
+]
+Stride = Annotated[int | None, typer.Option("--stride", help="Steps between two origins.", show_default=False)]
+NoBacktest = Annotated[bool, typer.Option("--no-backtest", help="Only forecast.")]
+
+
+@app.command(epilog="Example: recurra forecast airline.csv --horizon 12 --out airline-forecast")
+def forecast(
+    data: Data,
+    horizon: Horizon,
+    time: Time = None,
+    target: Target = None,
+    series: SeriesOption = None,
+    frequency: FrequencyOption = None,
+    season: Season = None,
+    covariates: Covariates = None,
+    known: Known = None,
+    past: Past = None,
+    static: Static = None,
+    lookback: Lookback = None,
+    epochs: Epochs = None,
+    members: Members = None,
+    hidden_size: Hidden = None,
+    backtest: Span = None,
+    stride: Stride = None,
+    no_backtest: NoBacktest = False,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    out: Out = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit, backtest and forecast a table of numbers, and write a report: the main job."""
+    from recurra.cli import verbs
+
+    verbs.forecast(
+        data,
+        columns=_columns(time, target, series, frequency, covariates, known, past, static),
+        numbers=_numbers(horizon, season, lookback, epochs, members, hidden_size, seed, device),
+        span=backtest,
+        stride=stride,
+        test=not no_backtest,
+        out=out,
+        overwrite=overwrite,
+        resume=resume,
+        as_json=as_json,
+        quiet=quiet,
+        command=["recurra", *sys.argv[1:]],
+    )
+
+
+@trainer.command("forecast", epilog="Example: recurra train forecast airline.csv --horizon 12 --out model")
+def train_forecast(
+    data: Data,
+    horizon: Horizon,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.", show_default=False)],
+    time: Time = None,
+    target: Target = None,
+    series: SeriesOption = None,
+    frequency: FrequencyOption = None,
+    season: Season = None,
+    covariates: Covariates = None,
+    known: Known = None,
+    past: Past = None,
+    static: Static = None,
+    lookback: Lookback = None,
+    epochs: Epochs = None,
+    members: Members = None,
+    hidden_size: Hidden = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a forecaster and write model.safetensors and history.csv."""
+    from recurra.cli import verbs
+
+    verbs.train_forecast(
+        data,
+        columns=_columns(time, target, series, frequency, covariates, known, past, static),
+        numbers=_numbers(horizon, season, lookback, epochs, members, hidden_size, seed, device),
+        out=out,
+        overwrite=overwrite,
+        resume=resume,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command(epilog="Example: recurra predict airline-forecast/model.safetensors airline.csv --out next.csv")
+def predict(
+    model: Model,
+    data: Annotated[str, typer.Argument(help="The history to forecast from; - reads CSV from stdin.")],
+    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write; else stdout.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Forecast what follows a table, with a model trained before."""
+    from recurra.cli import verbs
+
+    verbs.predict(model, data, out=out, overwrite=overwrite, as_json=as_json)
+
+
+@app.command(epilog="Example: recurra evaluate airline-forecast/model.safetensors airline.csv")
+def evaluate(
+    model: Model,
+    data: Data,
+    backtest: Span = None,
+    stride: Stride = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a model as it is over rolling origins at the end of a table, beside the baselines."""
+    from recurra.cli import verbs
+
+    verbs.evaluate(model, data, span=backtest, stride=stride, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Say which version, engine, CPU and threads are at work, and why where the engine is not."""
+    from recurra.cli import verbs
+
+    verbs.info(as_json=as_json)
+
+
+def _columns(
+    time: str | None,
+    target: str | None,
+    series: str | None,
+    frequency: str | None,
+    covariates: str | None,
+    known: str | None,
+    past: str | None,
+    static: str | None,
+) -> dict[str, Any]:
+    """The arguments of read_table; a list of columns is written a,b."""
+    return {
+        "time": _names(time) or None,
+        "target": _names(target) or None,
+        "series": series,
+        "frequency": frequency,
+        "covariates": _names(covariates),
+        "known": _names(known),
+        "past": _names(past),
+        "static": _names(static),
+    }
+
+
+def _names(text: str | None) -> list[str]:
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ArgumentError(f"a list of columns is written a,b without empty names, but {text!r} was given")
+    return names
+
+
+def _numbers(
+    horizon: int,
+    season: int | None,
+    lookback: int | None,
+    epochs: int | None,
+    members: int | None,
+    hidden_size: int | None,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """The arguments of Forecaster."""
+    return {
+        "horizon": horizon,
+        "season": season,
+        "lookback": lookback,
+        "epochs": epochs,
+        "members": members,
+        "hidden_size": hidden_size,
+        "seed": seed,
+        "device": device,
+    }

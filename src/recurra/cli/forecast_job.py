@@ -1,0 +1,209 @@
+"""The main job: from a table to a forecast, its backtest and its report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import recurra
+from recurra.cli.output import write_text
+from recurra.cli.progress import Progress
+from recurra.data.table import Panel
+from recurra.errors import DataError
+from recurra.report.forecast import render
+from recurra.tasks.backtest import Origins, backtest, choose_origins
+from recurra.tasks.baselines import METHODS
+from recurra.tasks.forecast import Forecaster
+from recurra.tasks.results import Backtest, Forecast
+from recurra.tasks.scores import by_horizon, counts, scores, verdict
+
+NAME = "LSTM"
+
+
+def run(
+    forecaster: Forecaster,
+    rival: Forecaster,
+    panel: Panel,
+    *,
+    origins: Origins | None,
+    folder: Path,
+    source: str,
+    command: Sequence[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Backtest ``rival``, fit ``forecaster`` on everything, forecast, and write all files into ``folder``.
+
+    The two are the same estimator with the same numbers; the first never sees the end of the history.
+    Returns the document of metrics.json.
+    """
+    notes = list(panel.notes)
+    result: Backtest | None = None
+    table: dict[str, dict[str, float]] = {}
+    if origins is not None:
+        said: set[str] = set()
+        progress.label = "backtest: "
+        result = backtest(
+            rival, panel, origins, name=NAME, said=said, log=progress.log, checkpoints=folder / "steps-backtest"
+        )
+        table = scores(result)
+        notes += [_rolling(result, origins, rival), *sorted(said)]
+    progress.label = "forecast: "
+    forecaster.fit(panel, checkpoints=folder / "steps-forecast", log=progress.log)
+    found = forecaster.predict(panel)
+    notes += describe_model(forecaster)
+    words = verdict(table) if table else "No backtest was run, so nothing is known of how good this forecast is."
+    document = {
+        "verdict": words,
+        "horizon": forecaster.horizon,
+        "frequency": panel.frequency.alias,
+        "season": forecaster.plan.seasons[0],
+        "series": len(panel.series),
+        "scores": table,
+        "backtest": _backtest_document(result),
+        "notes": notes,
+        "model": settings(forecaster),
+        "recurra": recurra.__version__,
+        "command": shlex.join(command),
+    }
+    page = render(
+        title=title(panel, forecaster.horizon, source),
+        panel=panel,
+        forecast=found,
+        backtest=result,
+        scores=table or None,
+        history=forecaster.history,
+        settings=settings(forecaster),
+        notes=notes,
+        verdict=words,
+        command=shlex.join(command),
+    )
+    forecaster.save(folder / "model.safetensors")
+    write_text(folder / "forecast.csv", forecast_csv(found))
+    write_text(folder / "metrics.json", to_json(document))
+    write_text(folder / "report.html", page)
+    for steps in folder.glob("steps-*"):
+        shutil.rmtree(steps)
+    return document
+
+
+def plan_origins(panel: Panel, horizon: int, span: int | None, stride: int | None, wanted: bool) -> Origins | None:
+    """Origins of the backtest, or None where none is wanted, or none is possible and none was asked for by number."""
+    if not wanted:
+        return None
+    try:
+        return choose_origins(panel, horizon, span, stride)
+    except DataError:
+        if span is not None:
+            raise
+        return None
+
+
+def title(panel: Panel, horizon: int, source: str) -> str:
+    what = ", ".join(panel.columns.target[:3]) + (" …" if len(panel.columns.target) > 3 else "")
+    return f"{what}: the next {horizon} steps ({panel.frequency.label}), from {source}"
+
+
+def describe_model(forecaster: Forecaster) -> list[str]:
+    """What was decided about the series and the network, one sentence each."""
+    profiles = list(forecaster.preparation.profiles.values())
+    kinds = [profile.transform.kind for profile in profiles]
+    words = {"log": "in logarithms", "sqrt": "as square roots", "none": "as they are"}
+    said = []
+    for kind in dict.fromkeys(kinds):
+        which = "Values are" if kinds.count(kind) == len(kinds) else f"Of {kinds.count(kind)} series values are"
+        said.append(f"{which} seen {words[kind]}, because so their swings depend least on their level.")
+    seasons = sorted({profile.constants.season for profile in profiles})
+    known = [str(season) for season in seasons if season > 1]
+    if known:
+        said.append(f"Level, trend and a season of {' or '.join(known)} steps are taken off by exponential smoothing.")
+    else:
+        said.append("Level and trend are taken off by exponential smoothing; no season earned its place.")
+    network = forecaster.network
+    trust = float(network.trust) if network is not None else 0.0
+    said.append(
+        f"The network corrects the smoothing's forecast; on values held back its corrections earned {trust:.0%} "
+        "of their size."
+    )
+    if any(profile.transform.floor is not None for profile in profiles):
+        said.append("Series that never were negative are never forecast below zero.")
+    return said
+
+
+def settings(forecaster: Forecaster) -> dict[str, str]:
+    """The model's numbers, in words."""
+    plan = forecaster.plan
+    network = forecaster.network
+    weights = sum(p.numel() for p in network.parameters()) if network is not None else 0
+    return {
+        "network": f"LSTM over segments of {plan.segment} steps, {plan.hidden_size} hidden units, "
+        f"median of {plan.members} members, {weights:,} weights",
+        "lookback": f"{plan.lookback} steps",
+        "season": ", ".join(str(season) for season in plan.seasons) + " steps",
+        "training": f"{sum(len(rows) for rows in forecaster.history.values())} epochs, batches of {plan.batch_size}, "
+        f"learning rate {plan.learning_rate:g}",
+        "seed": str(forecaster.seed),
+    }
+
+
+def _rolling(result: Backtest, origins: Origins, rival: Forecaster) -> str:
+    follow = "and follows the newer values from origin to origin" if rival.plan.follow else "and is not trained again"
+    return (
+        f"The backtest forecasts {result.horizon} steps from each of {len(origins.offsets)} origins within the last "
+        f"{origins.span} steps; the model is trained on what lies before them {follow}; baselines are fitted anew at "
+        "every origin."
+    )
+
+
+def _backtest_document(result: Backtest | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    return {
+        **counts(result),
+        "quantiles": list(result.quantiles),
+        "seconds": result.seconds,
+        "MASE by horizon": {name: values.tolist() for name, values in by_horizon(result, "MASE").items()},
+    }
+
+
+def forecast_csv(forecast: Forecast) -> str:
+    """Long form: unique_id, ds, forecast (the median), then every quantile."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    middle = forecast.quantiles.index(0.5)
+    writer.writerow(["unique_id", "ds", "forecast", *(f"q{quantile:g}" for quantile in forecast.quantiles)])
+    for name, stamps, values in zip(forecast.series, forecast.stamps, forecast.values, strict=True):
+        for stamp, row in zip(stamp_words(stamps), values.tolist(), strict=True):
+            writer.writerow([name, stamp, f"{row[middle]:.8g}", *(f"{value:.8g}" for value in row)])
+    return text.getvalue()
+
+
+def stamp_words(stamps: np.ndarray) -> list[str]:
+    """ISO dates, with the time of day only where there is one; whole numbers for steps."""
+    if stamps.dtype.kind != "M":
+        return [str(stamp) for stamp in stamps.tolist()]
+    midnight = bool(np.all(stamps == stamps.astype("datetime64[D]")))
+    unit = "D" if midnight else "s" if bool(np.all(stamps == stamps.astype("datetime64[s]"))) else "ns"
+    return [str(np.datetime_as_string(stamp, unit=unit)).replace("T", " ") for stamp in stamps]
+
+
+def to_json(document: Any) -> str:
+    """Indented JSON in which a number that is not known is null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): clean(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [clean(item) for item in value]
+        if isinstance(value, (float, np.floating)):
+            return float(value) if np.isfinite(value) else None
+        return int(value) if isinstance(value, np.integer) else value
+
+    return json.dumps(clean(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
