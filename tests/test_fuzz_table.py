@@ -117,7 +117,8 @@ def width(draw: random.Random, raw: bytes) -> bytes:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    flip, letter, insert, cell, column, delete, double, swap, shuffle, truncate, separator, ending, encoding, width,
+    flip, letter, insert, cell, column, delete, double, swap, shuffle, truncate, separator, ending, encoding,
+    width,
 )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def check(panel: Panel) -> None:
 
 @pytest.mark.parametrize("block", range(10))
 def test_a_mutated_sample_is_read_or_refused(block: int) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     read = 0
     for seed in range(block * 100, block * 100 + 100):
         raw = mutant(seed)
@@ -162,7 +163,7 @@ def test_a_mutated_sample_is_read_or_refused(block: int) -> None:
         check(panel)
         read += 1
     assert 5 <= read <= 95, "the mutations are too mild or too harsh to show anything"
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 6, "less than a second is usual"
 
 
 @pytest.mark.parametrize("seed", range(1000, 1033))

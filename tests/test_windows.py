@@ -67,7 +67,7 @@ def make_panel(
 
 
 def window(values: np.ndarray, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The plain twin: one slice of a series, NaN outside it; its values with 0 for NaN, and where they are."""
+    """The plain twin: one slice of a series, NaN outside; its values with 0 for NaN, and where they are."""
     padded = np.full((length, *values.shape[1:]), np.nan)
     for row in range(length):
         if 0 <= start + row < len(values):

@@ -224,6 +224,9 @@ def _grids(
         notes.append(f"{counted(trimmed, 'row')} before the first or after the last target value left out.")
     if empty:
         notes.append(f"Without a single value and left out: {several(empty)}.")
+    constant = [s.name for s in made if len(s) > 1 and np.nanmin(s.target) == np.nanmax(s.target)]
+    if constant:
+        notes.append(f"Always the same value: {several(constant)}.")
     return tuple(made), notes
 
 

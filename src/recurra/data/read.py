@@ -6,6 +6,7 @@ import csv
 import difflib
 import gzip
 import io
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import polars as pl
 
 from recurra.data.numbers import tidy
 from recurra.data.stamps import recognised
-from recurra.data.words import short
+from recurra.data.words import counted, short
 from recurra.errors import DataError
 
 _TEXT = (".csv", ".tsv", ".txt", ".parquet")
@@ -110,12 +111,11 @@ def parse_text(raw: bytes, name: str, extension: str) -> Table:
     raw = _as_utf8(raw, name)
     if b"\n" not in raw:
         raw = raw.replace(b"\r", b"\n")
+    raw, skipped = _without_preface(raw)
     if not raw.strip(b' \t\r\n,;|"'):
         raise DataError(
             f"{name!r} is empty; expected a header line with the columns' names and rows below it"
         )
-    top = len(raw) - len(raw.lstrip(b"\r\n"))
-    skipped, raw = raw[:top].count(b"\n"), raw[top:]
     separator = "\t" if extension == "tsv" and b"\t" in raw else _sniff(raw)
     starts, ends, widths, lines = _records(raw, separator, name)
     header = _cells(raw[starts[0] : ends[0]].decode(), separator)
@@ -124,9 +124,9 @@ def parse_text(raw: bytes, name: str, extension: str) -> Table:
         blank = not raw[starts[row] : ends[row]].strip(b' \t\r\n,;|"')
         if not blank:
             raise DataError(
-                f"row {lines[row] + skipped} of {name!r} has {widths[row]} columns where the header has "
-                f"{len(header)}; expected as many, separated by {separator!r}: correct the row, or put text "
-                f"that holds {separator!r} in quotation marks"
+                f"row {lines[row] + skipped} of {name!r} has {counted(int(widths[row]), 'column')} where "
+                f"the header has {len(header)}; expected as many, separated by {separator!r}: correct the "
+                f"row, or put text that holds {separator!r} in quotation marks"
             )
         keep[row] = False
     named, notes = _names(header, name)
@@ -182,6 +182,17 @@ def _as_utf8(raw: bytes, name: str) -> bytes:
     return raw
 
 
+def _without_preface(raw: bytes) -> tuple[bytes, int]:
+    """The text from its header on, and the number of lines above: empty ones, comments, Excel's ``sep=;``."""
+    top = re.match(rb"(?:[ \t]*(?:#[^\n]*|sep=.)?\r*\n)*", raw)
+    above = top[0] if top else b""
+    rest = raw[len(above) :]
+    last = above.rstrip().rpartition(b"\n")[2]
+    if last.startswith(b"#") and rest[:1].isdigit() and any(s.encode() in last for s in _SEPARATORS):
+        return last.lstrip(b"# \t") + b"\n" + rest, above.count(b"\n") - 1  # the header is such a line
+    return rest, above.count(b"\n")
+
+
 def _sniff(raw: bytes) -> str:
     """The separator that most of the first lines have as often as the first line has."""
     head = raw[:65536].decode(errors="replace").splitlines()[:100]
@@ -217,7 +228,7 @@ def _records(raw: bytes, separator: str, name: str) -> tuple[np.ndarray, np.ndar
 
 def _cells(line: str, separator: str) -> list[str]:
     try:
-        cells = next(csv.reader(io.StringIO(line.rstrip("\r\n"), newline=""), delimiter=separator))
+        cells = next(csv.reader(io.StringIO(line.rstrip("\r\n"), newline=""), delimiter=separator), [""])
     except csv.Error:
         cells = line.split(separator)
     return [" ".join(cell.split()) for cell in cells]
@@ -226,6 +237,10 @@ def _cells(line: str, separator: str) -> list[str]:
 def _names(header: list[str], name: str) -> tuple[list[str] | None, list[str]]:
     """The columns' names, or None when the first line is already data."""
     filled = [cell for cell in header if cell]
+    if not filled:
+        raise DataError(
+            f"the header of {name!r} names no column; expected the columns' names: add a header line"
+        )
     numeric = [_number(cell) for cell in filled]
     if all(n or recognised(c) for n, c in zip(numeric, filled, strict=True)) and (
         len(filled) > 1 or numeric[0]

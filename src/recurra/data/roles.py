@@ -98,9 +98,9 @@ def find_time(
         or (by_name[0] if by_name else None)
     )
     if chosen is None and len(free) > 1:  # dates that cannot be read deserve a message
-        chosen = next(
-            (c for c in free if re.search(r"date|time|month|period", c.lower()) and _wordy(frame[c])), None
-        )
+        worded = [c for c in free if _wordy(frame[c])]
+        meant = [c for c in worded if re.search(r"date|time|month|period", c.lower())]
+        chosen = next(iter(meant + [c for c in worded if frame[c].n_unique() == len(frame) > 1]), None)
     if chosen is None:
         return (), ["No column holds dates: the rows are taken as equal steps in their order."]
     clock = next(
@@ -294,7 +294,7 @@ def find_target(
     if not free:
         raise DataError(
             f"{table.name!r} has no column to forecast beside {several(sorted(taken))}; expected a column "
-            "of numbers: add one"
+            "of numbers, separated by , ; | or a tab: add one"
         )
     if len(free) > 1:
         rows = [c for c in free if counter(frame[c])]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from recurra.data.calendar import Frequency, show
+from recurra.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,35 @@ class Panel:
 
     def __len__(self) -> int:
         return len(self.series)
+
+    @classmethod
+    def from_arrays(
+        cls, targets: Mapping[str, np.ndarray], frequency: str = "step", start: str | int = 0
+    ) -> Panel:
+        """A panel of ``targets``, name → (T,) with NaN where missing, that all begin at ``start``.
+
+        Raises :class:`ArgumentError` for a frequency that means nothing and :class:`DataError` for targets
+        that are empty, infinite, or missing at an end.
+        """
+        step = Frequency.parse(frequency)
+        first = np.int64(start) if step.unit == "step" else np.datetime64(start, "ns")
+        made = []
+        for name, values in targets.items():
+            target = np.asarray(values, np.float64)
+            if (
+                target.ndim != 1
+                or not len(target)
+                or np.isnan(target[[0, -1]]).any()
+                or np.isinf(target).any()
+            ):
+                raise DataError(
+                    f"the target {name!r} must be one row of finite numbers that neither begins nor ends "
+                    f"with a missing one, got an array of shape {target.shape}: cut it to its first and "
+                    "last value"
+                )
+            blank = np.zeros((len(target), 0))
+            made.append(Series(name, step.range(first, len(target)), target, blank, blank, np.zeros(0)))
+        return cls(tuple(made), step, Columns("time", tuple(targets)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,7 +184,8 @@ def read_table(
 ) -> Panel:
     """Read a table in long form (or with several target columns) and make a regular panel of it.
 
-    ``source``: a path (.csv .tsv .txt .parquet, text also with .gz) or a frame of pandas, Polars or PyArrow.
+    ``source``: a path (.csv .tsv .txt .parquet, text also with .gz), the bytes of a text file, or a frame of
+    pandas, Polars or PyArrow.
     What is not given is inferred and said in ``notes``. ``covariates`` get their role inferred: constant
     within each series is static, values after the target's end make it known, anything else is past only.
     ``categories`` fixes the values of categorical covariates, as a fitted model needs it. Several targets
