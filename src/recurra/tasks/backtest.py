@@ -1,9 +1,10 @@
-"""Rolling-origin backtests: the forecasts that would have been made at past origins, beside what then happened.
+"""Rolling-origin backtests: the forecasts that would have been made at past origins, beside what then
+happened.
 
-Tashman (2000, "Out-of-sample tests of forecasting accuracy") is the source: a single origin swings by chance, so
-the origin rolls over the last part of the history. The model is fitted on what lies before the first origin. On
-short histories it follows as the origin rolls (Forecaster.follow); on long ones it stays as it is. Baselines are
-fitted anew at every origin.
+Tashman (2000, "Out-of-sample tests of forecasting accuracy") is the source: a single origin swings by
+chance, so the origin rolls over the last part of the history. The model is fitted on what lies before the
+first origin. On short histories it follows as the origin rolls (Forecaster.follow); on long ones it stays
+as it is. Baselines are fitted anew at every origin.
 
 Axes: S series, W evaluated windows (pairs of series and origin), Q horizon, K quantiles.
 """
@@ -42,21 +43,26 @@ class Origins:
 
 
 def choose_origins(panel: Panel, horizon: int, span: int | None = None, stride: int | None = None) -> Origins:
-    """Where the origins lie: from ``span`` steps before the end, every ``stride`` steps, while a horizon follows.
+    """Where the origins lie: from ``span`` steps before the end, every ``stride`` steps, while a horizon
+    follows.
 
-    By default the span is four horizons or a fifth of the history, whichever is longer, at most a third of it.
-    Raises ArgumentError for a span that holds no horizon, DataError for a history too short for any backtest.
+    By default the span is four horizons or a fifth of the history, whichever is longer, at most a third of
+    it. Raises ArgumentError for a span that holds no horizon, DataError for a history too short for any
+    backtest.
     """
     length = int(np.median([len(series.target) for series in panel.series]))
     longest = max(len(series.target) for series in panel.series)
     if span is None:
         span = max(min(max(4 * horizon, length // 5), length // 3), horizon)
     if span < horizon:
-        raise ArgumentError(f"backtest must span at least one horizon ({horizon} steps), but {span} was given")
+        raise ArgumentError(
+            f"backtest must span at least one horizon ({horizon} steps), but {span} was given"
+        )
     if span + horizon + 4 > longest:
         raise DataError(
             f"a backtest over the last {span} steps with horizon {horizon} needs a history of at least "
-            f"{span + horizon + 4} steps, but the longest series has {longest}: shorten the horizon or the backtest"
+            f"{span + horizon + 4} steps, but the longest series has {longest}: "
+            "shorten the horizon or the backtest"
         )
     most = max(3, min(MOST_ORIGINS, MOST_WINDOWS // len(panel.series)))
     if stride is None:
@@ -67,7 +73,9 @@ def choose_origins(panel: Panel, horizon: int, span: int | None = None, stride: 
 
 
 def before(panel: Panel, offset: int) -> Panel:
-    """``panel`` without the last ``offset`` steps of each series; series with nothing left lose all but one step."""
+    """``panel`` without the last ``offset`` steps of each series; series with nothing left lose all but
+    one step.
+    """
     return panel.until([max(len(series.target) - offset, 1) for series in panel.series])
 
 
@@ -82,13 +90,15 @@ def backtest(
     log: Log | None = None,
     **fit: Any,
 ) -> Backtest:
-    """Fit ``forecaster`` on what lies before the first origin, then roll. ``fit`` goes to :meth:`Forecaster.fit`."""
+    """Fit ``forecaster`` on what lies before the first origin, then roll. ``fit`` goes to
+    :meth:`Forecaster.fit`.
+    """
     started = time.perf_counter()
     usable = [s.name for s in before(panel, origins.span).series if np.sum(~np.isnan(s.target)) > 1]
     if not usable:
         raise DataError(
-            f"no series has two observed values before the backtest's first origin, {origins.span} steps before "
-            "the end: shorten the horizon or the backtest"
+            f"no series has two observed values before the backtest's first origin, {origins.span} steps "
+            "before the end: shorten the horizon or the backtest"
         )
     forecaster.fit(before(panel.select(usable), origins.span), log=log, **fit)
     return roll(
@@ -116,7 +126,9 @@ def roll(
     spent: float = 0.0,
     follow: bool = False,
 ) -> Backtest:
-    """Let a fitted forecaster and the baselines forecast from every origin. ``spent``: seconds its fit took."""
+    """Let a fitted forecaster and the baselines forecast from every origin. ``spent``: seconds its fit
+    took.
+    """
     horizon, season = forecaster.horizon, forecaster.plan.seasons[0]
     origins = origins or choose_origins(panel, horizon)
     windows = _windows(panel, origins)
@@ -155,8 +167,12 @@ def roll(
         names=tuple(series.name for series in panel.series),
         series=windows[:, 0],
         origin=windows[:, 1],
-        stamps=np.stack([panel.series[i].stamps[steps] for i, steps in zip(windows[:, 0], ahead, strict=True)]),
-        actual=np.stack([panel.series[i].target[steps] for i, steps in zip(windows[:, 0], ahead, strict=True)]),
+        stamps=np.stack(
+            [panel.series[i].stamps[steps] for i, steps in zip(windows[:, 0], ahead, strict=True)]
+        ),
+        actual=np.stack(
+            [panel.series[i].target[steps] for i, steps in zip(windows[:, 0], ahead, strict=True)]
+        ),
         scale=_scales(panel, origins.span, season)[windows[:, 0]],
         forecasts=results,
         seconds=seconds,

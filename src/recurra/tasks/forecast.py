@@ -4,15 +4,17 @@
     forecaster = Forecaster(horizon=12).fit("air.csv")
     forecast = forecaster.predict("air.csv")
 
-The way from a table to a forecast, each step in a file of its own: a panel (data.table), each series relative to
-its own level and season (tasks.smoothing, tasks.remainder), windows as batches (tasks.preparation), the segment
-LSTM with quantile outputs (tasks.segment_lstm), trained by train.fit with the numbers of a plan (tasks.plan).
+The way from a table to a forecast, each step in a file of its own: a panel (data.table), each series
+relative to its own level and season (tasks.smoothing, tasks.remainder), windows as batches
+(tasks.preparation), the segment LSTM with quantile outputs (tasks.segment_lstm), trained by train.fit with
+the numbers of a plan (tasks.plan).
 
 Axes: S series, N windows, Q horizon, K quantiles.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,19 +22,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recurra import checkpoint
 from recurra.data.calendar import Frequency
 from recurra.data.table import Columns, Panel, read_table
 from recurra.errors import ArgumentError, DataError, ModelFileError
+from recurra.tasks.calibration import (
+    choose_trust,
+    horizons,
+    interval_factors,
+    middle_correction,
+    remainder_quantiles,
+    spread,
+)
 from recurra.tasks.plan import Plan, choose_plan, with_arguments
-from recurra.tasks.preparation import Prepared, Preparation
+from recurra.tasks.preparation import Preparation, Prepared
 from recurra.tasks.results import QUANTILES, Forecast
 from recurra.tasks.segment_lstm import Example, ForecastNetwork, pinball_loss
 
 Log = Callable[[dict[str, Any]], None]
-TRUSTS = tuple(round(0.1 * step, 1) for step in range(11))
 CHUNK = 512
 """Windows that go through the network at once when nothing is learnt."""
 
@@ -41,8 +49,9 @@ class Forecaster:
     """Quantile forecasts of one series or a panel, by a segment LSTM on top of exponential smoothing.
 
     ``horizon`` steps ahead, all at once. ``season``, ``lookback`` in steps; ``hidden_size``, ``members``,
-    ``epochs``, ``batch_size``, ``learning_rate``: chosen from the data where None (tasks.plan). ``quantiles`` must
-    hold 0.5. ``seed`` fixes every random number; ``device`` is where the network lives: "cpu", "cuda" or "auto".
+    ``epochs``, ``batch_size``, ``learning_rate``: chosen from the data where None (tasks.plan).
+    ``quantiles`` must hold 0.5. ``seed`` fixes every random number; ``device`` is where the network lives:
+    "cpu", "cuda" or "auto".
 
     Raises ArgumentError for a value that makes no sense.
     """
@@ -63,8 +72,14 @@ class Forecaster:
         device: str = "cpu",
     ) -> None:
         if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
-            raise ArgumentError(f"horizon must be a whole number of steps, at least 1, but {horizon!r} was given")
-        if tuple(sorted(quantiles)) != tuple(quantiles) or 0.5 not in quantiles or not 0 < quantiles[0] <= quantiles[-1] < 1:
+            raise ArgumentError(
+                f"horizon must be a whole number of steps, at least 1, but {horizon!r} was given"
+            )
+        if (
+            tuple(sorted(quantiles)) != tuple(quantiles)
+            or 0.5 not in quantiles
+            or not 0 < quantiles[0] <= quantiles[-1] < 1
+        ):
             raise ArgumentError(f"quantiles must rise within 0…1 and hold 0.5, but {quantiles!r} were given")
         self.horizon, self.season, self.lookback = horizon, season, lookback
         self.numbers = {
@@ -83,12 +98,14 @@ class Forecaster:
     ) -> Forecaster:
         """Learn from a path, a frame or a Panel; ``columns`` go to :func:`recurra.read_table`.
 
-        ``checkpoints``: a folder in which a killed run finds its way back; run again with the same arguments, it
-        ends with the same weights. ``log`` is called with a dict after each epoch.
-        Raises DataError where the data cannot be used.
+        ``checkpoints``: a folder in which a killed run finds its way back; run again with the same
+        arguments, it ends with the same weights. ``log`` is called with a dict after each epoch. Raises
+        DataError where the data cannot be used.
         """
         panel = _panel(data, columns)
-        self.plan = with_arguments(choose_plan(panel, self.horizon, self.season, self.lookback), **self.numbers)
+        self.plan = with_arguments(
+            choose_plan(panel, self.horizon, self.season, self.lookback), **self.numbers
+        )
         self.names = tuple(series.name for series in panel.series)
         self.columns, self.frequency = panel.columns, panel.frequency
         folder = None if checkpoints is None else Path(checkpoints)
@@ -111,7 +128,9 @@ class Forecaster:
         _check_known(panel, self.horizon)
 
     def _search(self, panel: Panel, folder: Path | None, log: Log | None) -> int:
-        """Train on all but the last steps; those tell how many epochs, how much trust, how wide. Returns the epochs."""
+        """Train on all but the last steps; those tell how many epochs, how much trust, how wide. Returns
+        the epochs.
+        """
         held = self.plan.validation
         early = panel.until([max(len(s.target) - held, 1) for s in panel.series])
         self._start(early)
@@ -124,27 +143,32 @@ class Forecaster:
             # Too short to hold anything back: the smoothing with its empirical intervals stands.
             self._network().trust.zero_()
             return 0
-        validation = validation[_spread(len(validation), 4 * CHUNK)]
-        batches = [self.prepared.example(part) for part in np.array_split(validation, -(-len(validation) // CHUNK))]
+        validation = validation[spread(len(validation), 4 * CHUNK)]
+        batches = [
+            self.prepared.example(part) for part in np.array_split(validation, -(-len(validation) // CHUNK))
+        ]
 
         def validate() -> float:
             network = self._network()
-            losses = [
-                pinball_loss(
-                    network.start + torch.quantile(network(b.past, b.future, b.static, b.series), 0.5, dim=0),
-                    b.target, b.observed, network.quantiles,
-                ).item() * int(b.observed.sum())
-                for b in batches
-            ]  # fmt: skip
+            losses = []
+            for batch in batches:
+                b = batch.to(network.start.device)
+                forecast = network.start + middle_correction(network, b)
+                loss = pinball_loss(forecast, b.target, b.observed, network.quantiles)
+                losses.append(loss.item() * int(b.observed.sum()))
             return sum(losses) / max(sum(int(b.observed.sum()) for b in batches), 1)
 
         judged = None if self.plan.patience is None else validate
-        epochs = self._train("search", training, epochs=self.plan.epochs, validate=judged, folder=folder, log=log)
+        epochs = self._train(
+            "search", training, epochs=self.plan.epochs, validate=judged, folder=folder, log=log
+        )
         self._calibrate(batches)
         return epochs
 
     def _start(self, panel: Panel) -> None:
-        """A fresh network at the smoothing's own forecast, and everything learnt of ``panel`` before training."""
+        """A fresh network at the smoothing's own forecast, and everything learnt of ``panel`` before
+        training.
+        """
         plan = self.plan
         self.preparation = Preparation.fit(
             panel,
@@ -159,7 +183,7 @@ class Forecaster:
             self.network = self._build()
         windows = self._windows(0)
         if len(windows):
-            self._network().start.copy_(_remainder_quantiles(self.prepared, windows, self.quantiles))
+            self._network().start.copy_(remainder_quantiles(self.prepared, windows, self.quantiles))
 
     def _build(self) -> ForecastNetwork:
         plan, preparation = self.plan, self.preparation
@@ -203,20 +227,24 @@ class Forecaster:
             for part in np.array_split(order, -(-len(order) // plan.batch_size)):
                 yield prepared.example(windows[part])
 
-        history = train.fit(
-            train.quiet_fabric(self.device),
-            self._network(),
-            batches,
-            epochs=epochs,
-            learning_rate=learning_rate or plan.learning_rate,
-            weight_decay=plan.weight_decay,
-            validate=validate,
-            schedule=plan.schedule,
-            patience=plan.patience if validate is not None else None,
-            seed=self.seed,
-            checkpoint=None if folder is None else folder / f"{stage}.safetensors",
-            log=None if log is None else lambda row: log({"stage": stage, **row}),
-        )
+        with _few_threads(plan.hidden_size):
+            history = train.fit(
+                train.quiet_fabric(self.device),
+                self._network(),
+                batches,
+                epochs=epochs,
+                learning_rate=learning_rate or plan.learning_rate,
+                weight_decay=plan.weight_decay,
+                validate=validate,
+                schedule=plan.schedule,
+                patience=plan.patience if validate is not None else None,
+                seed=self.seed,
+                save_every=5.0,
+                checkpoint=None if folder is None else folder / f"{stage}.safetensors",
+                log=None if log is None else lambda row: log({"stage": stage, **row}),
+            )
+        # Wherever it was trained, what follows is quick enough on the CPU.
+        self._network().cpu()
         self.history[stage] = [dict(row) for row in history.rows]
         return history.best_epoch if validate is not None else epochs
 
@@ -224,30 +252,32 @@ class Forecaster:
         """Set trust and widen from the validation windows in ``batches``."""
         network = self._network()
         with torch.no_grad():
-            corrections = torch.cat(
-                [torch.quantile(network(b.past, b.future, b.static, b.series), 0.5, dim=0) for b in batches]
+            corrections = torch.cat([middle_correction(network, batch) for batch in batches])
+        network.trust.fill_(
+            choose_trust(
+                network.start,
+                corrections,
+                torch.cat([b.target for b in batches]),
+                torch.cat([b.observed for b in batches]),
+                network.quantiles,
+                held=len(self.names) * self.plan.validation / self.horizon,
+                learnt=horizons(self.prepared, self.plan.validation),
             )
-        target = torch.cat([b.target for b in batches])
-        observed = torch.cat([b.observed for b in batches])
-        losses = [
-            pinball_loss(network.start + trust * corrections, target, observed, network.quantiles).item()
-            for trust in TRUSTS
-        ]
-        # Windows overlap: only so many horizons are independent. Where they are few, the average of two forecasts
-        # is the safer bet (Bates & Granger 1969), so what they say is pulled towards one half.
-        independent = len(self.names) * self.plan.validation / self.horizon
-        weight = independent / (independent + 4.0)
-        trust = weight * TRUSTS[int(np.argmin(losses))] + (1.0 - weight) * 0.5
-        network.trust.fill_(trust)
-        forecast = (network.start + trust * corrections).sort(dim=-1).values
-        # Remainders of the same few windows that chose the smoothing constants are a little small.
-        windows = max(sum(self.prepared.lengths) / self.horizon - len(self.names), 1.0)
-        prior = (1.0 + 1.0 / windows) ** 0.5
-        factors = _interval_factors(forecast, target, observed, self.quantiles)
-        network.widen.copy_(factors**weight * prior ** (1.0 - weight))
+        )
+        network.widen.copy_(
+            interval_factors(
+                (network.start + network.trust * corrections).sort(dim=-1).values,
+                torch.cat([b.target for b in batches]),
+                torch.cat([b.observed for b in batches]),
+                self.quantiles,
+                held=len(self.names) * self.plan.validation / self.horizon,
+                learnt=horizons(self.prepared, 0) - len(self.names),
+            )
+        )
 
     def follow(self, panel: Panel, log: Log | None = None) -> None:
-        """Take in what has come since :meth:`fit`: smoothing constants anew, and a few epochs from today's weights.
+        """Take in what has come since :meth:`fit`: smoothing constants anew, and a few epochs from today's
+        weights.
 
         ``panel`` is the whole history up to now, of the same series.
         """
@@ -255,13 +285,14 @@ class Forecaster:
         self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
         windows = self._windows(0)
         network = self._network()
-        network.start.copy_(_remainder_quantiles(self.prepared, windows, self.quantiles))
+        network.start.copy_(remainder_quantiles(self.prepared, windows, self.quantiles))
         if float(network.trust) > 0.0:
             rate = 0.3 * self.plan.learning_rate
             self._train("follow", windows, epochs=2, log=log, learning_rate=rate)
 
     def quantiles_at(self, panel: Panel, windows: np.ndarray) -> np.ndarray:
-        """Forecasts of ``panel`` from ``windows`` (N, 2), pairs of series and origin: (N, Q, K), the user's units.
+        """Forecasts of ``panel`` from ``windows`` (N, 2), pairs of series and origin: (N, Q, K), the user's
+        units.
 
         Each uses what lies before its origin, known covariates and the calendar excepted.
         """
@@ -308,7 +339,9 @@ class Forecaster:
         return read_table(data, **{**roles, **columns})
 
     def evaluate(self, data: Any, **columns: Any) -> dict[str, float]:
-        """Scores of this model, as it is, over rolling origins in the last part of ``data``: metric → value."""
+        """Scores of this model, as it is, over rolling origins in the last part of ``data``: metric →
+        value.
+        """
         from recurra.tasks.backtest import roll
         from recurra.tasks.scores import scores
 
@@ -348,9 +381,12 @@ class Forecaster:
             plan = dict(document["plan"])
             forecaster.plan = Plan(**{**plan, "seasons": tuple(plan["seasons"])})
             forecaster.names = tuple(document["names"])
-            columns = {k: tuple(v) if isinstance(v, list) else v for k, v in document["columns"].items()}
-            columns["categories"] = {k: tuple(v) for k, v in columns["categories"].items()}
-            forecaster.columns = Columns(**columns)
+            columns = document["columns"]
+            lists = {role: tuple(columns[role]) for role in ("target", "past", "known", "static")}
+            words = {name: tuple(values) for name, values in columns["categories"].items()}
+            forecaster.columns = Columns(
+                time=columns["time"], series=columns["series"], categories=words, **lists
+            )
             forecaster.frequency = Frequency.parse(document["frequency"])
             forecaster.preparation = Preparation.from_json(document["preparation"])
             forecaster.history = document["history"]
@@ -387,36 +423,13 @@ def _check_known(panel: Panel, horizon: int) -> None:
             )
 
 
-def _spread(count: int, most: int) -> np.ndarray:
-    """At most ``most`` indices spread evenly over 0…count − 1."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-
-
-def _remainder_quantiles(prepared: Prepared, windows: np.ndarray, quantiles: tuple[float, ...]) -> Tensor:
-    """Quantiles of the smoothing's remainder at each step of the horizon over ``windows`` (N, 2): (Q, K)."""
-    examples = prepared.example(windows[_spread(len(windows), 4000)])
-    target = torch.where(examples.observed, examples.target, torch.nan)
-    table = torch.nanquantile(target, torch.tensor(quantiles), dim=0).T  # (Q, K)
-    return torch.nan_to_num(table).contiguous()
-
-
-def _interval_factors(
-    forecast: Tensor, target: Tensor, observed: Tensor, quantiles: tuple[float, ...]
-) -> Tensor:
-    """How far each quantile must move from the median for its central interval to cover what it says: (K,).
-
-    ``forecast`` (N, Q, K) in order · ``target``, ``observed`` (N, Q). Split conformal prediction (Vovk et al. 2005)
-    in its multiplicative form: the factor is the needed quantile of |target − median| over the interval's half.
-    """
-    middle = quantiles.index(0.5)
-    median = forecast[..., middle]
-    factors = torch.ones(len(quantiles))
-    for low in range(middle):
-        high = len(quantiles) - 1 - low
-        above = (target - median) / (forecast[..., high] - median).clamp(min=1e-6)
-        below = (median - target) / (median - forecast[..., low]).clamp(min=1e-6)
-        ratio = torch.maximum(above, below)[observed]
-        covered = quantiles[high] - quantiles[low]
-        factor = torch.quantile(ratio[:: max(1, len(ratio) // 100_000)], covered).clamp(0.5, 3.0)
-        factors[low] = factors[high] = factor
-    return factors
+@contextlib.contextmanager
+def _few_threads(hidden_size: int) -> Iterator[None]:
+    """One thread for a small network: handing its tiny products to a second one costs more than it saves."""
+    before = torch.get_num_threads()
+    try:
+        if hidden_size <= 64:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)

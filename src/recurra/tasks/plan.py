@@ -1,13 +1,14 @@
 """Defaults of the forecaster, chosen from how much data there is and how long its season is.
 
 The recipes are those of the literature for three sizes of data: one short series wants a small network, many
-members and a start close to exponential smoothing (Smyl 2020); a long series or a panel wants segments of a season,
-a wider state and few passes (SegRNN, arXiv:2308.11200).
+members and a start close to exponential smoothing (Smyl 2020); a long series or a panel wants segments of a
+season, a wider state and few passes (SegRNN, arXiv:2308.11200).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from recurra.data.table import Panel
 from recurra.errors import ArgumentError, DataError
@@ -33,7 +34,7 @@ class Plan:
     learning_rate: float
     weight_decay: float
     dropout: float
-    schedule: str
+    schedule: Literal["hold", "cosine"]
     patience: int | None
     learn_spread: bool
     refit: bool
@@ -57,7 +58,9 @@ def _lookback(length: int, horizon: int, season: int, seasons: tuple[int, ...]) 
 
 
 def _segment(season: int, lookback: int) -> int:
-    """Steps that the LSTM reads at once: a season or a whole part of it, so that some four to thirty remain."""
+    """Steps that the LSTM reads at once: a season or a whole part of it, so that some four to thirty
+    remain.
+    """
     if 4 <= season <= 24 and lookback >= 2 * season:
         size = season
     elif season > 24:
@@ -72,7 +75,8 @@ def _segment(season: int, lookback: int) -> int:
 def choose_plan(panel: Panel, horizon: int, season: int | None = None, lookback: int | None = None) -> Plan:
     """The plan for ``panel`` (S series), see :class:`Plan`.
 
-    Raises DataError where the longest series is too short to hold one training window, naming the least length.
+    Raises DataError where the longest series is too short to hold one training window, naming the least
+    length.
     """
     lengths = [len(series.target) for series in panel.series]
     longest = max(lengths)
@@ -125,7 +129,16 @@ def choose_plan(panel: Panel, horizon: int, season: int | None = None, lookback:
             learn_spread=False,
         )
     if windows > LARGE:
-        return replace(plan, hidden_size=128, members=2, epochs=20, steps=150, refit=False)
+        return replace(
+            plan,
+            hidden_size=128,
+            members=2,
+            epochs=20,
+            steps=150,
+            learning_rate=5e-4,
+            dropout=0.3,
+            refit=False,
+        )
     return plan
 
 

@@ -16,7 +16,7 @@ from recurra.data.calendar import Frequency
 from recurra.data.features import calendar_features, calendar_names, usable_cycles
 from recurra.data.table import Panel, Series
 from recurra.data.windows import Windows
-from recurra.tasks.remainder import Profile, Smoothed, base_forecast, first_origin, fit_profile, unroll
+from recurra.tasks.remainder import Profile, base_forecast, first_origin, fit_profile, unroll
 from recurra.tasks.segment_lstm import Example
 
 CLIP = 12.0
@@ -45,7 +45,9 @@ class Standard:
         return Standard(tuple(mean.tolist()), tuple(spread.tolist()), tuple((~seen).any(axis=0).tolist()))
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """(T, F) → (T, F + number of columns ever missing): standardised, mean where missing, and flags saying so."""
+        """(T, F) → (T, F + number of columns ever missing): standardised, mean where missing, and flags
+        saying so.
+        """
         scaled = np.clip((rows - np.array(self.mean)) / np.array(self.spread), -CLIP, CLIP)
         flags = np.isnan(rows)[:, np.array(self.missing, dtype=bool)]
         return np.concatenate([np.nan_to_num(scaled), flags.astype(np.float64)], axis=1)
@@ -108,7 +110,9 @@ class Preparation:
 
     @property
     def past_size(self) -> int:
-        """Features of one past step: remainder, one-step error, observed; covariates; calendar and known ones."""
+        """Features of one past step: remainder, one-step error, observed; covariates; calendar and known
+        ones.
+        """
         return 3 + self.past.width + self.future_size
 
     @property
@@ -146,7 +150,9 @@ class Prepared:
     covariates and the calendar excepted.
     """
 
-    def __init__(self, panel: Panel, preparation: Preparation, names: Sequence[str], frequency: Frequency) -> None:
+    def __init__(
+        self, panel: Panel, preparation: Preparation, names: Sequence[str], frequency: Frequency
+    ) -> None:
         self.panel = panel
         self.preparation = preparation.with_profiles(panel)
         self.lengths = np.array([len(series.target) for series in panel.series])
@@ -160,11 +166,19 @@ class Prepared:
         self.windows = Windows(series, preparation.lookback, preparation.horizon)
 
     def _columns(self, index: int, series: Series, frequency: Frequency) -> Series:
-        """The series as windows are cut from it: centred, in usual errors, its states and features as columns."""
+        """The series as windows are cut from it: centred, in usual errors, its states and features as
+        columns.
+        """
         preparation, smoothed = self.preparation, self.smoothed[index]
         states, centre, usual = smoothed.states, self.centre[index], self.usual[index]
         steps, horizon = len(series.target), preparation.horizon
-        columns = (states.level - centre, states.seasonal, states.trend, smoothed.unit, np.nan_to_num(states.error))
+        columns = (
+            states.level - centre,
+            states.seasonal,
+            states.trend,
+            smoothed.unit,
+            np.nan_to_num(states.error),
+        )
         end = max(len(series.known), steps + horizon)
         stamps = np.concatenate([series.stamps, frequency.future(series.stamps[-1], end - steps)])
         known = np.full((end, series.known.shape[1]), np.nan)
@@ -183,7 +197,9 @@ class Prepared:
         )
 
     def origins(self, first: Sequence[int] | np.ndarray, last: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Every window with ``first[s]`` ≤ origin ≤ ``last[s]`` and something to learn from: (N, 2) series, origin."""
+        """Every window with ``first[s]`` ≤ origin ≤ ``last[s]`` and something to learn from: (N, 2)
+        series, origin.
+        """
         pairs = []
         for index, series in enumerate(self.panel.series):
             start = max(int(first[index]), first_origin(self.smoothed[index].profile), 1)
@@ -225,7 +241,9 @@ class Prepared:
         )
 
     def in_units_of_the_user(self, windows: np.ndarray, remainder: np.ndarray) -> np.ndarray:
-        """Quantiles of the remainder (N, Q, K) → quantiles of the target, in the user's units, sorted along K."""
+        """Quantiles of the remainder (N, Q, K) → quantiles of the target, in the user's units, sorted
+        along K.
+        """
         series = windows[:, 0]
         unit = np.array([self.smoothed[index].unit[origin - 1] for index, origin in windows.tolist()])
         z = self.base(windows)[:, :, None] + remainder * unit[:, None, None]

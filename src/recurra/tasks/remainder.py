@@ -1,9 +1,10 @@
-"""What remains of a series when its own scale, level, trend and season are taken off: what the network learns.
+"""What remains of a series when its own scale, level, trend and season are taken off: what the network
+learns.
 
     y  → transform →  z  → exponential smoothing (tasks.smoothing) →  (z_{o+h} − base_{o,h}) / usual error
 
-Everything at origin o (index of the first forecast step) is computed from y before o. Every step is reversible,
-so quantiles of the remainder become quantiles of y.
+Everything at origin o (index of the first forecast step) is computed from y before o. Every step is
+reversible, so quantiles of the remainder become quantiles of y.
 
 Axes: S series, T time, N windows, Q horizon, K quantiles.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from recurra.tasks.smoothing import Constants, States, choose, extrapolate, smooth
 
 KINDS = ("none", "sqrt", "log")
-ERROR_MEMORY = 40.0
+ERROR_MEMORY = 20.0
 """The usual one-step error is averaged over about so many steps (or three seasons, if longer)."""
 
 
@@ -27,8 +28,9 @@ ERROR_MEMORY = 40.0
 class Transform:
     """A reversible scale on which the swings of a series do not grow with its level.
 
-    ``none``: y · ``sqrt``: sign(y)·√|y| · ``log``: asinh(y / (2 scale)), which is log(y / scale) for y well above
-    scale and passes through zero where a logarithm cannot. ``floor``: forecasts are kept at or above it.
+    ``none``: y · ``sqrt``: sign(y)·√|y| · ``log``: asinh(y / (2 scale)), which is log(y / scale) for y well
+    above scale and passes through zero where a logarithm cannot. ``floor``: forecasts are kept at or above
+    it.
     """
 
     kind: str
@@ -37,7 +39,8 @@ class Transform:
 
     def forward(self, y: np.ndarray) -> np.ndarray:
         if self.kind == "log":
-            return np.arcsinh(y / (2.0 * self.scale))
+            z: np.ndarray = np.arcsinh(y / (2.0 * self.scale))
+            return z
         return np.sign(y) * np.sqrt(np.abs(y)) if self.kind == "sqrt" else y
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
@@ -46,14 +49,15 @@ class Transform:
             y = 2.0 * self.scale * np.sinh(np.clip(z, -300.0, 300.0))
         else:
             y = np.sign(z) * z**2 if self.kind == "sqrt" else z
-        return y if self.floor is None else np.maximum(y, self.floor)
+        kept: np.ndarray = y if self.floor is None else np.maximum(y, self.floor)
+        return kept
 
 
 def choose_transform(y: np.ndarray, season: int) -> Transform:
     """The transform under which the spread within a season depends least on the level (Guerrero 1993).
 
-    ``y`` (T,) with NaN where missing. Spread over level to the power 1 − λ is computed season by season, λ being
-    1 (none), ½ (sqrt) or 0 (log); the λ whose ratio varies least wins, with a preference for none.
+    ``y`` (T,) with NaN where missing. Spread over level to the power 1 − λ is computed season by season, λ
+    being 1 (none), ½ (sqrt) or 0 (log); the λ whose ratio varies least wins, with a preference for none.
     """
     seen = y[~np.isnan(y)]
     floor = 0.0 if len(seen) and seen.min() >= 0.0 else None
@@ -81,7 +85,9 @@ def choose_transform(y: np.ndarray, season: int) -> Transform:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was learnt of one series by itself: its transform, smoothing constants and usual one-step error."""
+    """What was learnt of one series by itself: its transform, smoothing constants and usual one-step
+    error.
+    """
 
     transform: Transform
     constants: Constants
@@ -97,10 +103,14 @@ class Profile:
         )
 
 
-def fit_profile(y: np.ndarray, seasons: Sequence[int], horizon: int, transform: Transform | None = None) -> Profile:
+def fit_profile(
+    y: np.ndarray, seasons: Sequence[int], horizon: int, transform: Transform | None = None
+) -> Profile:
     """Learn the profile of ``y`` (T,), NaN where missing, from all of it."""
     if transform is None:
-        transform = choose_transform(y, max(seasons, default=1) if len(seasons) == 1 else min(seasons, default=1))
+        transform = choose_transform(
+            y, max(seasons, default=1) if len(seasons) == 1 else min(seasons, default=1)
+        )
     z = transform.forward(y)
     constants = choose(z, seasons, horizon)
     error = smooth(z, constants).error

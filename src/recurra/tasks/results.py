@@ -17,7 +17,8 @@ QUANTILES = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 class Forecast:
     """Quantile forecasts of every series from its last observed step.
 
-    ``stamps`` (S, Q) datetime64 or int64 · ``values`` (S, Q, K) in the target's own units, not decreasing along K.
+    ``stamps`` (S, Q) datetime64 or int64 · ``values`` (S, Q, K) in the target's own units, not decreasing
+    along K.
     """
 
     series: tuple[str, ...]
@@ -30,10 +31,10 @@ class Forecast:
 class Backtest:
     """Forecasts made from past origins, beside what then happened.
 
-    ``series`` (W,) int index of the series · ``origin`` (W,) int index, in its series, of the first forecast step
-    · ``stamps`` (W, Q) · ``actual`` (W, Q), NaN where nothing was observed · ``scale`` (W,) the denominator of MASE:
-    mean absolute error of the seasonal naive forecast over the history before the first origin
-    · ``forecasts`` method → (W, Q, K) · ``seconds`` method → time that all its forecasts took.
+    ``series`` (W,) int index of the series · ``origin`` (W,) int index, in its series, of the first
+    forecast step · ``stamps`` (W, Q) · ``actual`` (W, Q), NaN where nothing was observed · ``scale`` (W,)
+    the denominator of MASE: mean absolute error of the seasonal naive forecast over the history before the
+    first origin · ``forecasts`` method → (W, Q, K) · ``seconds`` method → time that all its forecasts took.
     The first method is the model; the others are baselines.
     """
 

@@ -1,18 +1,19 @@
 """The forecasting network: an LSTM over segments of the lookback, every horizon at once, quantiles out.
 
 An LSTM that reads 720 hourly values one by one and feeds its own forecasts back 96 times forgets and drifts.
-SegRNN (Lin et al. 2023, arXiv:2308.11200) reads segments instead (30 steps of 24 hours) and gives each segment
-of the horizon one step from a copy of the last state, told apart by an embedding of its position. The output is
-the quantiles of what remains when the series' own level, trend and season are taken off, in units of the series'
-usual one-step error (tasks.smoothing), and starts at the quantiles of that remainder over the training windows:
-before its first step the network is exponential smoothing with empirical intervals, and it learns from there.
+SegRNN (Lin et al. 2023, arXiv:2308.11200) reads segments instead (30 steps of 24 hours) and gives each
+segment of the horizon one step from a copy of the last state, told apart by an embedding of its position.
+The output is the quantiles of what remains when the series' own level, trend and season are taken off, in
+units of the series' usual one-step error (tasks.smoothing), and starts at the quantiles of that remainder
+over the training windows: before its first step the network is exponential smoothing with empirical
+intervals, and it learns from there.
 
 Axes: N batch, T lookback, Q horizon, W steps in a segment, F features, H hidden, K quantiles, M members.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,9 @@ from recurra.nn import LSTM
 class Example:
     """A batch as the network takes it, float32.
 
-    ``past`` (N, T, F_past) · ``future`` (N, Q, F_future) known covariates and calendar · ``static`` (N, F_static)
-    · ``series`` (N,) int64 · ``target`` (N, Q) what remains of the truth, in units of the usual error
-    · ``observed`` (N, Q) bool.
+    ``past`` (N, T, F_past) · ``future`` (N, Q, F_future) known covariates and calendar · ``static`` (N,
+    F_static) · ``series`` (N,) int64 · ``target`` (N, Q) what remains of the truth, in units of the usual
+    error · ``observed`` (N, Q) bool.
     """
 
     past: Tensor
@@ -36,6 +37,10 @@ class Example:
     series: Tensor
     target: Tensor
     observed: Tensor
+
+    def to(self, device: torch.device) -> Example:
+        """The batch on another device."""
+        return Example(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def pinball_loss(forecast: Tensor, target: Tensor, observed: Tensor, quantiles: Tensor) -> Tensor:
@@ -109,18 +114,19 @@ class SegmentLSTM(nn.Module):
         c = c.repeat_interleave(self.segments_out, dim=1)
         answer, _ = self.lstm(ask, (h, c))
         out = self.decode(self.dropout(answer)).reshape(n, -1, self.quantile_count)[:, : self.horizon]
-        return out if self.effect is None else out + self.effect(future)
+        answers: Tensor = out if self.effect is None else out + self.effect(future)
+        return answers
 
 
 class ForecastNetwork(nn.Module):
     """Several members trained side by side, differing in their first weights; their median is the forecast.
 
-    ``start`` (Q, K): quantiles of the remainder over the training windows, where the network begins. ``trust``, in
-    0…1, and ``widen`` (K,) are set on validation windows after training: how much of the members' correction to
-    believe, and how far to move each quantile from the median so that the intervals cover what they say.
-    Without ``learn_spread`` a member moves all quantiles alike: few windows tell where a series goes next, not how
-    sure to be of it. ``forward`` returns every member's corrections, (M, N, Q, K) or (M, N, Q, 1);
-    :meth:`forecast` the quantiles, (N, Q, K).
+    ``start`` (Q, K): quantiles of the remainder over the training windows, where the network begins.
+    ``trust``, in 0…1, and ``widen`` (K,) are set on validation windows after training: how much of the
+    members' correction to believe, and how far to move each quantile from the median so that the intervals
+    cover what they say. Without ``learn_spread`` a member moves all quantiles alike: few windows tell where
+    a series goes next, not how sure to be of it. ``forward`` returns every member's corrections, (M, N, Q,
+    K) or (M, N, Q, 1); :meth:`forecast` the quantiles, (N, Q, K).
     """
 
     quantiles: Tensor
@@ -172,7 +178,9 @@ class ForecastNetwork(nn.Module):
         return pinball_loss(forecast, batch.target, batch.observed, self.quantiles)
 
     def forecast(self, batch: Example) -> Tensor:
-        """Quantiles of the remainder: the members' median, trusted and widened as validation taught. (N, Q, K)."""
+        """Quantiles of the remainder: the members' median, trusted and widened as validation taught. (N,
+        Q, K).
+        """
         corrections = self(batch.past, batch.future, batch.static, batch.series)
         middle = torch.quantile(corrections, 0.5, dim=0)
         return self.widened(self.start + self.trust * middle)

@@ -3,8 +3,8 @@
 A network that sees a series relative to its own level and season needs few windows to learn the rest; this is
 the pre-processing that won the M4 competition (Smyl 2020, "A hybrid method of exponential smoothing and
 recurrent neural networks", Int. J. Forecasting 36). Smyl learns the smoothing constants by gradient descent
-together with the network; here they are picked from a grid by the error of the forecasts over the whole horizon,
-which is as good on short series and takes milliseconds.
+together with the network; here they are picked from a grid by the error of the forecasts over the whole
+horizon, which is as good on short series and takes milliseconds.
 
 The recursions are Holt–Winters', additive, with a damped trend (Gardner 1985), in error-correction form
 (Hyndman et al. 2008, "Forecasting with Exponential Smoothing", eq. 2.4):
@@ -29,15 +29,30 @@ from dataclasses import dataclass
 import numpy as np
 
 ALPHA = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
-TRENDS = ((0.0, 0.0), (0.01, 0.98), (0.05, 0.98), (0.2, 0.98), (0.01, 0.9), (0.05, 0.9), (0.2, 0.9), (0.05, 0.8))
-"""Pairs of β and φ; the first has no trend at all. Every trend is damped: on the M3's series that errs less."""
+TRENDS = (
+    (0.0, 0.0),
+    (0.01, 0.98),
+    (0.05, 0.98),
+    (0.2, 0.98),
+    (0.01, 0.9),
+    (0.05, 0.9),
+    (0.2, 0.9),
+    (0.05, 0.8),
+)
+"""Pairs of β and φ; the first has no trend at all. Every trend is damped: on the M3's series that errs
+less.
+"""
 LAST_VALUE = (1.0, 0.0, 0.0, 0.0)
 """The candidate that forecasts the last value."""
 GAMMA = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
 SELECTION_ORIGINS = 120
 """At most so many past origins judge the constants; more change the choice little and cost time."""
+SEASON_PRICE = 0.4
+"""A season seen n times must lessen the error by this share of 1/n."""
 SELECTION_SEASONS = 30
-"""Constants are judged on at most the last so many seasons (and not fewer than 1,500 steps) of a long series."""
+"""Constants are judged on at most the last so many seasons (and not fewer than 1,500 steps) of a long
+series.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,9 @@ def candidates(season: int) -> np.ndarray:
 
 
 def _start(y: np.ndarray, season: int) -> tuple[float, float, np.ndarray]:
-    """Level and trend just before the first step, and the first season (m,), from the first two or so seasons."""
+    """Level and trend just before the first step, and the first season (m,), from the first two or so
+    seasons.
+    """
     head = y[: max(2 * season, min(len(y), 8))]
     seen = ~np.isnan(head)
     t = np.arange(len(head), dtype=np.float64)
@@ -98,7 +115,9 @@ def _start(y: np.ndarray, season: int) -> tuple[float, float, np.ndarray]:
     return level, slope, seasonal
 
 
-def _forecast_errors(y: np.ndarray, season: int, grid: np.ndarray, horizon: int, origins: np.ndarray) -> np.ndarray:
+def _forecast_errors(
+    y: np.ndarray, season: int, grid: np.ndarray, horizon: int, origins: np.ndarray
+) -> np.ndarray:
     """Mean absolute error of the forecasts that each candidate makes from ``origins``: (C,)."""
     alpha, beta, gamma, phi = grid.T
     level0, trend0, seasonal0 = _start(y, season)
@@ -128,34 +147,37 @@ def _forecast_errors(y: np.ndarray, season: int, grid: np.ndarray, horizon: int,
 def choose(y: np.ndarray, seasons: Sequence[int], horizon: int) -> Constants:
     """The smoothing constants whose past forecasts over ``horizon`` erred least.
 
-    ``y`` (T,) with NaN where missing; ``seasons`` are the season lengths to consider besides none. A season is
-    considered only where at least two of it were seen. Ties go to the simpler candidate.
+    ``y`` (T,) with NaN where missing; ``seasons`` are the season lengths to consider besides none. A season
+    is considered only where at least two of it were seen. Ties go to the simpler candidate.
     """
-    best, constants = np.inf, Constants(1, 1.0, 0.0, 0.0, 1.0)
-    for season in sorted({1, *seasons}):
-        if season > 1 and len(y) < 2 * season + 2:
-            continue
-        keep = max(SELECTION_SEASONS * season, 1500)
-        recent = y[-keep:]
-        first = min(2 * season if season > 1 else 3, len(recent) - 1)
-        if len(recent) > 4 * season + horizon:
-            first = max(first, min(4 * season, len(recent) // 3))
-        last = max(len(recent) - horizon, first)
-        count = min(last - first + 1, SELECTION_ORIGINS)
-        origins = np.unique(np.linspace(first, last, count).astype(int))
+    usable = [1, *sorted(season for season in set(seasons) if season > 1 and len(y) >= 2 * season + 2)]
+    recent = y[-max(SELECTION_SEASONS * usable[-1], 1500) :]
+    common = _origins(len(recent), usable[-1], horizon)
+    best, constants = np.inf, Constants(1, *LAST_VALUE)
+    for season in usable:
         grid = candidates(season)
-        errors = _forecast_errors(recent, season, grid, horizon, origins)
+        errors = _forecast_errors(recent, season, grid, horizon, _origins(len(recent), season, horizon))
         at = int(np.argmin(errors))
         if season == 1:
             # Noise always favours something over a random walk; believe it where the gain is worth it.
             last_value = int(np.flatnonzero((grid == LAST_VALUE).all(axis=1))[0])
             at = at if errors[at] < 0.95 * errors[last_value] else last_value
-        # A season must earn its numbers, the more of them the more so.
-        margin = 1.0 if season == 1 else 0.99 if season <= 24 else 0.93
-        if errors[at] < margin * best:
-            best = float(errors[at])
-            constants = Constants(season, *(float(value) for value in grid[at]))
+        # Within a season every origin helps to choose; between seasons only the same origins can be compared.
+        error = float(_forecast_errors(recent, season, grid[at : at + 1], horizon, common)[0])
+        # A season must earn its numbers, the more so the fewer times it was seen.
+        if error < best * (1.0 if season == 1 else 1.0 - SEASON_PRICE * season / len(recent)):
+            best, constants = error, Constants(season, *(float(value) for value in grid[at]))
     return constants
+
+
+def _origins(length: int, season: int, horizon: int) -> np.ndarray:
+    """Origins that judge candidates of one season: after two to four seasons, while a horizon follows."""
+    first = 2 * season if season > 1 else 3
+    if length > 4 * season + horizon:
+        first = max(first, min(4 * season, length // 3))
+    first = min(first, length - 1)
+    last = max(length - horizon, first)
+    return np.unique(np.linspace(first, last, min(last - first + 1, SELECTION_ORIGINS)).astype(int))
 
 
 def smooth(y: np.ndarray, constants: Constants) -> States:
@@ -192,4 +214,7 @@ def extrapolate(states: States, origins: np.ndarray, horizon: int) -> np.ndarray
     damped = np.cumsum(constants.phi**steps)
     before = origins[:, None] - 1
     back = constants.season * -(-steps // constants.season)  # whole seasons back to a step already seen
-    return states.level[before] + damped * states.trend[before] + states.seasonal[before + steps - back]
+    found: np.ndarray = (
+        states.level[before] + damped * states.trend[before] + states.seasonal[before + steps - back]
+    )
+    return found
