@@ -55,9 +55,12 @@ def blank_last_days(source: Path, target: Path, days: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sets", nargs="*", choices=[*SETS, []], default=list(SETS))
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)}; all by default")
     parser.add_argument("--out", type=Path, default=Path("benchmarks-out"))
     arguments = parser.parse_args()
+    unknown = [name for name in arguments.sets if name not in SETS]
+    if unknown:
+        parser.error(f"no such set: {', '.join(unknown)}; there are {', '.join(SETS)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     command = Path(sys.executable).with_name("recurra")
     print(
@@ -65,7 +68,7 @@ def main() -> None:
         + " ".join(f"{method:>14}" for method in METHODS)
         + "   in 80 %  origins  seconds"
     )
-    for name in arguments.sets:
+    for name in arguments.sets or SETS:
         place, horizon, options = SETS[name]
         source = DATA / place
         if name == "rossmann":

@@ -59,7 +59,9 @@ def test_a_forecast_is_what_the_states_say_and_ignores_the_future(
         assert found[h - 1] == pytest.approx(level + seasonal[(origin + h - 1) % season], abs=1e-9)
     spiked = y.copy()
     spiked[origin:] += 1e6
-    np.testing.assert_array_equal(extrapolate(smooth(spiked, constants), np.array([origin]), horizon)[0], found)
+    np.testing.assert_array_equal(
+        extrapolate(smooth(spiked, constants), np.array([origin]), horizon)[0], found
+    )
 
 
 def test_the_grid_of_a_series_without_season_holds_no_seasonal_constant() -> None:

@@ -1,9 +1,7 @@
-"""Windows and scales: every value where it belongs, what is missing masked, nothing known before its time."""
+"""Windows: every value where it belongs, what is missing masked, nothing known before its time."""
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,16 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recurra.data.calendar import Frequency
-from recurra.data.scale import (
-    PanelScale,
-    SeriesScale,
-    Standard,
-    WindowScale,
-    deviation,
-    last_value,
-    mean_size,
-    mean_value,
-)
 from recurra.data.table import Columns, Panel, Series
 from recurra.data.windows import Batch, Windows
 
@@ -199,16 +187,10 @@ def spiked(panel: Panel, origin: int) -> Panel:
 
 
 @pytest.mark.parametrize("origin", [7, 33, 50])
-@pytest.mark.parametrize("log", [False, True])
-def test_a_spike_in_the_future_changes_nothing_before_it(origin: int, log: bool) -> None:
+def test_a_spike_in_the_future_changes_nothing_before_it(origin: int) -> None:
     plain = make_panel(63, 63, extra=7, past=2, known=1, static=1, holes=0.1)
-    plain = replace(plain, series=tuple(replace(s, target=np.abs(s.target) + 0.1) for s in plain.series))
-    planted = spiked(plain, origin)
-    scales = [PanelScale.fit(panel, origin, log=log) for panel in (plain, planted)]
-    assert scales[0].state() == scales[1].state()
     batches = [
-        Windows(scale.forward(panel), 17, 7, last=origin, min_future=0).batch()
-        for scale, panel in zip(scales, (plain, planted), strict=True)
+        Windows(panel, 17, 7, last=origin, min_future=0).batch() for panel in (plain, spiked(plain, origin))
     ]
     seen = [name for name in VALUES if name != "future_target"]
     for name in [*seen, *(MASKS[name] for name in seen), "series", "origin"]:
@@ -217,105 +199,12 @@ def test_a_spike_in_the_future_changes_nothing_before_it(origin: int, log: bool)
     before = step < origin
     assert torch.equal(batches[0].future_target[before], batches[1].future_target[before])
     assert not torch.equal(batches[0].future_target, batches[1].future_target), "the spike was really there"
-    for centre, spread in ((last_value, None), (mean_value, mean_size), (mean_value, deviation)):
-        windows = [WindowScale.fit(b.past_target, b.past_observed, centre, spread) for b in batches]
-        assert torch.equal(windows[0].centre, windows[1].centre)
-        assert torch.equal(windows[0].spread, windows[1].spread)
 
 
-@given(
-    values=st.lists(st.floats(-1e9, 1e9) | st.just(math.nan), min_size=1, max_size=63),
-    log=st.booleans(),
-)
-def test_series_scales_are_undone(values: list[float], log: bool) -> None:
-    target = np.array(values)
-    scale = SeriesScale.fit(target, log=log)
-    there = ~np.isnan(target)
-    size = max(1.0, float(np.abs(target[there]).max()) if there.any() else 1.0)
-    scaled = scale.forward(target)
-    assert np.isfinite(scaled[there]).all()
-    np.testing.assert_allclose(scale.inverse(scaled), target, rtol=1e-9, atol=size * 1e-12)
-    assert SeriesScale.restore(json.loads(json.dumps(scale.state()))) == scale
-
-
-def test_a_logarithm_needs_positive_values() -> None:
-    assert SeriesScale.fit(np.array([1.0, 2.0, np.nan]), log=True).log
-    assert not SeriesScale.fit(np.array([0.0, 2.0]), log=True).log
-    later = SeriesScale.fit(np.array([1.0, 2.0]), log=True).forward(np.array([0.0, -1.0, 1.0]))
-    assert np.isnan(later).tolist() == [True, True, False]
-    assert np.isfinite(SeriesScale(True, 0.0, 1.0).inverse(np.array([1e9, -1e9]))).all()
-
-
-@pytest.mark.parametrize("value", [0.0, 7.0, -1e12, 1e-300, 0.1])
-def test_constant_series_stay_finite(value: float) -> None:
-    target = np.full(33, value)
-    scale = SeriesScale.fit(target)
-    assert scale.scale == 1.0
-    np.testing.assert_allclose(scale.forward(target), 0.0, atol=1e-3)
-    np.testing.assert_array_equal(scale.inverse(scale.forward(target)), target)
-    past = torch.full((3, 7), value, dtype=torch.float64)
-    window_scale = WindowScale.fit(past, torch.ones(3, 7, dtype=torch.bool), mean_value, deviation)
-    assert torch.isfinite(window_scale.forward(past)).all()
-
-
-def test_panel_scales_come_back_from_json_and_standardise_the_training_rows() -> None:
-    panel = make_panel(63, 33, past=2, known=3, static=2, extra=7)
-    scale = PanelScale.fit(panel, [40, 20])
-    again = PanelScale.restore(json.loads(json.dumps(scale.state())))
-    assert again.state() == scale.state()
-    for one, two in zip(scale.forward(panel).series, again.forward(panel).series, strict=True):
-        for kind in ("target", "past", "known", "static"):
-            np.testing.assert_array_equal(getattr(one, kind), getattr(two, kind))
-    trained = np.concatenate([s.past[:n] for s, n in zip(scale.forward(panel).series, (40, 20), strict=True)])
-    np.testing.assert_allclose(trained.mean(0), 0, atol=1e-12)
-    np.testing.assert_allclose(trained.std(0), 1, atol=1e-12)
-
-
-def test_a_panel_without_covariates_can_be_scaled() -> None:
-    panel = make_panel(33)
-    scaled = PanelScale.fit(panel).forward(panel).series[0]
-    assert (scaled.past.shape, scaled.known.shape, scaled.static.shape) == ((33, 0), (33, 0), (0,))
-
-
-def test_a_series_never_seen_is_scaled_by_itself() -> None:
-    panel = make_panel(33, 63)
-    scale = PanelScale.fit(panel.select(["s0"]))
-    unseen = scale.forward(panel).series[1].target
-    np.testing.assert_allclose([unseen.mean(), unseen.std()], [0, 1], atol=1e-12)
-
-
-def test_features_without_values_keep_their_scale() -> None:
-    scale = Standard.fit(np.array([[np.nan, 1.0], [np.nan, 3.0]]))
-    np.testing.assert_array_equal(scale.mean, [0.0, 2.0])
-    np.testing.assert_array_equal(scale.scale, [1.0, 1.0])
-
-
-def test_statistics_of_windows_see_observed_values_only() -> None:
-    past = torch.tensor([[9.0, 2.0, 4.0, 9.0], [1.0, 2.0, 3.0, 4.0], [9.0, 9.0, 9.0, 9.0]])
-    observed = torch.tensor([[0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
-    assert last_value(past, observed).tolist() == [4.0, 4.0, 0.0]
-    assert mean_value(past, observed).tolist() == [3.0, 2.5, 0.0]
-    assert mean_size(-past, observed).tolist() == [3.0, 2.5, 1.0]
-    torch.testing.assert_close(deviation(past, observed), torch.tensor([1.0, math.sqrt(1.25), 1.0]))
-    poisoned = past.masked_fill(~observed, math.nan)
-    for measure in (last_value, mean_value, mean_size, deviation):
-        assert torch.equal(measure(poisoned, observed), measure(past, observed)), measure.__name__
-
-
-@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3)])
-def test_window_scales_are_undone(shape: tuple[int, ...]) -> None:
-    past, future = torch.randn(7, 33, dtype=torch.float64) * 5 + 3, torch.randn(shape, dtype=torch.float64)
-    observed = torch.rand(7, 33) < 0.5
-    scale = WindowScale.fit(past, observed, mean_value, deviation)
-    torch.testing.assert_close(scale.inverse(scale.forward(future)), future)
-    masked = scale.forward(past, observed)
-    assert (masked[~observed] == 0).all()
-    assert torch.isfinite(WindowScale.fit(past * math.nan, observed & False).forward(future)).all()
-
-
-def test_windows_and_batches_move_as_a_whole() -> None:
-    windows = Windows(make_panel(33, past=1), 7, 3)
-    moved = windows.to("meta")
-    assert {v.device.type for v in vars(moved).values() if isinstance(v, torch.Tensor)} == {"meta"}
-    assert windows.origin.device.type == "cpu"
-    assert windows.batch([0]).to("meta").past_target.shape == (1, 7)
+def test_windows_can_be_cut_anywhere_whether_chosen_or_not() -> None:
+    panel = make_panel(33, 7, past=1, known=2, extra=3, holes=0.2)
+    chosen = Windows(panel, 5, 3, first=20, last=20)
+    every = Windows(panel, 5, 3, first=1, last=panel.lengths, min_history=0, min_future=0)
+    again = chosen.at(every.series, every.origin)
+    for field in fields(Batch):
+        assert torch.equal(getattr(again, field.name), getattr(every.batch(), field.name)), field.name

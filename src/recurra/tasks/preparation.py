@@ -14,6 +14,7 @@ import torch
 
 from recurra.data.calendar import Frequency
 from recurra.data.features import calendar_features, calendar_names, usable_cycles
+from recurra.data.scale import Standard
 from recurra.data.table import Panel, Series
 from recurra.data.windows import Windows
 from recurra.tasks.remainder import Profile, base_forecast, first_origin, fit_profile, unroll
@@ -23,39 +24,6 @@ CLIP = 12.0
 """Inputs of the network are held within so many usual errors, its targets within four times as many."""
 STATES = 5
 """Columns before the covariates: level, seasonal, trend, unit and error of the smoothing."""
-
-
-@dataclass(frozen=True)
-class Standard:
-    """Mean and spread of each covariate over the training rows, and whether it is ever missing there."""
-
-    mean: tuple[float, ...]
-    spread: tuple[float, ...]
-    missing: tuple[bool, ...]
-
-    @staticmethod
-    def fit(rows: Sequence[np.ndarray]) -> Standard:
-        """``rows``: arrays (T, F) with NaN where missing."""
-        table = np.concatenate(list(rows))
-        seen = ~np.isnan(table)
-        count = np.maximum(seen.sum(axis=0), 1)
-        mean = np.where(seen, table, 0.0).sum(axis=0) / count
-        variance = np.where(seen, (table - mean) ** 2, 0.0).sum(axis=0) / count
-        spread = np.where(variance > 0, np.sqrt(variance), 1.0)
-        return Standard(tuple(mean.tolist()), tuple(spread.tolist()), tuple((~seen).any(axis=0).tolist()))
-
-    def apply(self, rows: np.ndarray) -> np.ndarray:
-        """(T, F) → (T, F + number of columns ever missing): standardised, mean where missing, and flags
-        saying so.
-        """
-        scaled = np.clip((rows - np.array(self.mean)) / np.array(self.spread), -CLIP, CLIP)
-        flags = np.isnan(rows)[:, np.array(self.missing, dtype=bool)]
-        return np.concatenate([np.nan_to_num(scaled), flags.astype(np.float64)], axis=1)
-
-    @property
-    def width(self) -> int:
-        """Columns that :meth:`apply` returns."""
-        return len(self.mean) + sum(self.missing)
 
 
 @dataclass(frozen=True)
@@ -95,10 +63,7 @@ class Preparation:
 
     @staticmethod
     def from_json(document: dict[str, Any]) -> Preparation:
-        standards = {
-            name: Standard(*(tuple(document[name][field]) for field in ("mean", "spread", "missing")))
-            for name in ("past", "known", "static")
-        }
+        standards = {name: Standard.from_json(document[name]) for name in ("past", "known", "static")}
         return Preparation(
             horizon=int(document["horizon"]),
             lookback=int(document["lookback"]),

@@ -6,8 +6,13 @@ Axes: S series, W evaluated windows (one pair of series and origin), Q horizon, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
 
 QUANTILES = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 """The median and the bounds of the central 50, 80 and 95 % intervals."""
@@ -25,6 +30,30 @@ class Forecast:
     stamps: np.ndarray
     quantiles: tuple[float, ...]
     values: np.ndarray
+
+    def table(self) -> dict[str, Any]:
+        """Long form, S·Q rows: ``unique_id``, ``ds``, ``forecast`` (the median), then a column a quantile."""
+        count, horizon, _ = self.values.shape
+        columns: dict[str, Any] = {
+            "unique_id": [name for name in self.series for _ in range(horizon)],
+            "ds": self.stamps.reshape(count * horizon),
+            "forecast": self.values[..., self.quantiles.index(0.5)].reshape(-1),
+        }
+        for index, quantile in enumerate(self.quantiles):
+            columns[f"q{quantile:g}"] = self.values[..., index].reshape(-1)
+        return columns
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a pandas frame."""
+        import pandas
+
+        return pandas.DataFrame(self.table())
+
+    def to_polars(self) -> polars.DataFrame:
+        """The table as a Polars frame."""
+        import polars
+
+        return polars.DataFrame(self.table())
 
 
 @dataclass(frozen=True)
