@@ -57,7 +57,7 @@ def require(names: Sequence[str], table: Table, flag: str) -> None:
     for name in names:
         if name not in columns:
             near = difflib.get_close_matches(name.lower(), [c.lower() for c in columns], 1, 0.5)
-            hint = next((f"; did you mean {c!r}?" for c in columns if near and c.lower() == near[0]), "")
+            hint = next((f" (did you mean {c!r}?)" for c in columns if near and c.lower() == near[0]), "")
             raise DataError(
                 f"{flag} names the column {short(name)}, which {table.name!r} does not have{hint}; its "
                 f"columns: {several(columns)}"

@@ -5,6 +5,7 @@ Axes: S series, T time, E steps past the target's end, F features. Nothing here 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -138,6 +139,15 @@ class Panel:
     def extra(self) -> int:
         """E of the series that knows least of its covariates' future."""
         return min((s.extra for s in self.series), default=0)
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that change with any value, stamp, name or covariate."""
+        found = hashlib.blake2b(f"{self.frequency.alias} {self.columns}".encode(), digest_size=8)
+        for one in self.series:
+            found.update(f"{one.name} {len(one.target)} {len(one.known)}".encode())
+            for array in (one.stamps, one.target, one.past, one.known, one.static):
+                found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
     def until(self, steps: int | Sequence[int] | np.ndarray) -> Panel:
         """The panel with only the first ``steps`` (or ``steps[s]``) of each series; known covariates stay."""

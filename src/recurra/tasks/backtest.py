@@ -131,7 +131,7 @@ def roll(
     """
     horizon, season = forecaster.horizon, forecaster.plan.seasons[0]
     origins = origins or choose_origins(panel, horizon)
-    windows = _windows(panel, origins)
+    windows = _windows(panel, origins, horizon)
     if not len(windows):
         raise DataError("no origin of the backtest has a history before it and an observed value after it")
     results: dict[str, np.ndarray] = {}
@@ -179,15 +179,15 @@ def roll(
     )
 
 
-def _windows(panel: Panel, origins: Origins) -> np.ndarray:
-    """(W, 3): series, origin and offset of every window with a value on both sides of its origin."""
+def _windows(panel: Panel, origins: Origins, horizon: int) -> np.ndarray:
+    """(W, 3): series, origin and offset of every window with two values before and one within its horizon."""
     rows = []
     for offset in origins.offsets:
         for index, series in enumerate(panel.series):
             origin = len(series.target) - offset
             if origin < 2 or np.sum(~np.isnan(series.target[:origin])) < 2:
                 continue
-            if np.all(np.isnan(series.target[origin:])):
+            if np.all(np.isnan(series.target[origin : origin + horizon])):
                 continue
             rows.append((index, origin, offset))
     return np.array(rows, dtype=np.int64).reshape(-1, 3)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,19 @@ from recurra.data.calendar import Frequency
 from recurra.data.table import Columns, Panel, read_table
 from recurra.errors import ArgumentError, DataError, ModelFileError
 from recurra.tasks.calibration import (
-    choose_trust,
     horizons,
-    interval_factors,
+    judge_trust,
+    judge_width,
     middle_correction,
     remainder_quantiles,
     spread,
+    usual_trust,
+    usual_widening,
 )
 from recurra.tasks.plan import Plan, choose_plan, with_arguments
 from recurra.tasks.preparation import Preparation, Prepared
-from recurra.tasks.results import QUANTILES, Forecast
+from recurra.tasks.remainder import first_origin
+from recurra.tasks.results import QUANTILES, Backtest, Forecast
 from recurra.tasks.segment_lstm import Example, ForecastNetwork, pinball_loss
 
 Log = Callable[[dict[str, Any]], None]
@@ -81,6 +84,13 @@ class Forecaster:
             or not 0 < quantiles[0] <= quantiles[-1] < 1
         ):
             raise ArgumentError(f"quantiles must rise within 0…1 and hold 0.5, but {quantiles!r} were given")
+        for name, value in (("season", season), ("lookback", lookback)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ArgumentError(
+                    f"{name} must be a whole number of steps, at least 1, but {value!r} was given"
+                )
+        if not 0 <= seed < 2**63:
+            raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1, but {seed!r} was given")
         self.horizon, self.season, self.lookback = horizon, season, lookback
         self.numbers = {
             "hidden_size": hidden_size,
@@ -92,6 +102,8 @@ class Forecaster:
         self.quantiles, self.seed, self.device = tuple(quantiles), seed, device
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.network: ForecastNetwork | None = None
+        # Interval widths and lengths of the series as they were after fit, once follow has been called.
+        self.fitted: tuple[torch.Tensor, dict[str, int]] | None = None
 
     def fit(
         self, data: Any, *, checkpoints: str | Path | None = None, log: Log | None = None, **columns: Any
@@ -108,6 +120,7 @@ class Forecaster:
         )
         self.names = tuple(series.name for series in panel.series)
         self.columns, self.frequency = panel.columns, panel.frequency
+        self.fitted = None
         folder = None if checkpoints is None else Path(checkpoints)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,8 +128,8 @@ class Forecaster:
         if self.plan.refit:
             trust, widen = self._network().trust.clone(), self._network().widen.clone()
             self._start(panel)
-            if float(trust) > 0.0:
-                windows = self._windows(0)
+            windows = self._windows(0)
+            if float(trust) > 0.0 and len(windows):
                 self._train("final", windows, epochs=epochs, folder=folder, log=log)
             self._network().trust.copy_(trust)
             self._network().widen.copy_(widen)
@@ -125,6 +138,12 @@ class Forecaster:
     def check(self, panel: Panel) -> None:
         """Raise what :meth:`fit` and :meth:`predict` would raise on ``panel``, before any time is spent."""
         with_arguments(choose_plan(panel, self.horizon, self.season, self.lookback), **self.numbers)
+        longest = max(len(series.target) for series in panel.series)
+        if self.season is not None and self.season > 1 and longest < 2 * self.season + 2:
+            raise DataError(
+                f"the longest series has {longest} steps, but a season of {self.season} needs at least "
+                f"{2 * self.season + 2}: give a shorter season, or more history"
+            )
         _check_known(panel, self.horizon)
 
     def _search(self, panel: Panel, folder: Path | None, log: Log | None) -> int:
@@ -162,7 +181,11 @@ class Forecaster:
         epochs = self._train(
             "search", training, epochs=self.plan.epochs, validate=judged, folder=folder, log=log
         )
-        self._calibrate(batches)
+        independent = len(self.names) * held / self.horizon
+        trust = usual_trust(horizons(self.prepared, held))
+        width = usual_widening(horizons(self.prepared, 0) - len(self.names), len(self.quantiles))
+        judge_trust(self._network(), batches, held=independent, habit=trust)
+        judge_width(self._network(), batches, self.quantiles, held=independent, habit=width)
         return epochs
 
     def _start(self, panel: Panel) -> None:
@@ -181,9 +204,8 @@ class Forecaster:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = self._build()
-        windows = self._windows(0)
-        if len(windows):
-            self._network().start.copy_(remainder_quantiles(self.prepared, windows, self.quantiles))
+        start = remainder_quantiles(self.prepared, self._windows(0), self.quantiles)
+        self._network().start.copy_(start)
 
     def _build(self) -> ForecastNetwork:
         plan, preparation = self.plan, self.preparation
@@ -240,6 +262,7 @@ class Forecaster:
                 patience=plan.patience if validate is not None else None,
                 seed=self.seed,
                 save_every=5.0,
+                about="" if folder is None else f"data {prepared.panel.digest()}, {plan}",
                 checkpoint=None if folder is None else folder / f"{stage}.safetensors",
                 log=None if log is None else lambda row: log({"stage": stage, **row}),
             )
@@ -248,47 +271,37 @@ class Forecaster:
         self.history[stage] = [dict(row) for row in history.rows]
         return history.best_epoch if validate is not None else epochs
 
-    def _calibrate(self, batches: list[Example]) -> None:
-        """Set trust and widen from the validation windows in ``batches``."""
-        network = self._network()
-        with torch.no_grad():
-            corrections = torch.cat([middle_correction(network, batch) for batch in batches])
-        network.trust.fill_(
-            choose_trust(
-                network.start,
-                corrections,
-                torch.cat([b.target for b in batches]),
-                torch.cat([b.observed for b in batches]),
-                network.quantiles,
-                held=len(self.names) * self.plan.validation / self.horizon,
-                learnt=horizons(self.prepared, self.plan.validation),
-            )
-        )
-        network.widen.copy_(
-            interval_factors(
-                (network.start + network.trust * corrections).sort(dim=-1).values,
-                torch.cat([b.target for b in batches]),
-                torch.cat([b.observed for b in batches]),
-                self.quantiles,
-                held=len(self.names) * self.plan.validation / self.horizon,
-                learnt=horizons(self.prepared, 0) - len(self.names),
-            )
-        )
-
     def follow(self, panel: Panel, log: Log | None = None) -> None:
-        """Take in what has come since :meth:`fit`: smoothing constants anew, and a few epochs from today's
-        weights.
+        """Take in what has come since :meth:`fit`: how good the forecasts were, then the values themselves.
 
-        ``panel`` is the whole history up to now, of the same series.
+        ``panel`` is the whole history up to now, of the same series. The intervals' widths are judged again
+        by every forecast since the fit that can be judged; then the smoothing constants are chosen anew and
+        the network trained for a few epochs from today's weights.
         """
+        network = self._network()
+        if self.fitted is None:
+            self.fitted = (network.widen.clone(), {s.name: len(s.target) for s in self.prepared.panel.series})
+        widen, lengths = self.fitted
+        self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
+        first = np.array([lengths.get(s.name, len(s.target)) for s in panel.series])
+        since = self.prepared.origins(first, self.prepared.lengths - self.horizon)
+        if len(since):
+            held = float((self.prepared.lengths - first).sum()) / self.horizon
+            example = self.prepared.example(since[spread(len(since), 4 * CHUNK)])
+            judge_width(network, [example], self.quantiles, held=held, habit=widen)
         self.preparation = self.preparation.with_constants(panel)
         self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
         windows = self._windows(0)
-        network = self._network()
+        if not len(windows):
+            return
         network.start.copy_(remainder_quantiles(self.prepared, windows, self.quantiles))
         if float(network.trust) > 0.0:
             rate = 0.3 * self.plan.learning_rate
             self._train("follow", windows, epochs=2, log=log, learning_rate=rate)
+
+    def widen_like(self, other: Forecaster) -> None:
+        """Take over the interval widths of ``other``, which has followed and so been judged for longer."""
+        self._network().widen.copy_(other._network().widen)
 
     def quantiles_at(self, panel: Panel, windows: np.ndarray) -> np.ndarray:
         """Forecasts of ``panel`` from ``windows`` (N, 2), pairs of series and origin: (N, Q, K), the user's
@@ -298,12 +311,37 @@ class Forecaster:
         """
         network = self._network()
         network.eval()
+        alone = self._early(panel, windows)
+        if alone.any():
+            values = np.empty((len(windows), self.horizon, len(self.quantiles)))
+            if not alone.all():
+                values[~alone] = self.quantiles_at(panel, windows[~alone])
+            for row in np.flatnonzero(alone):
+                index, origin = windows[row].tolist()
+                cut = dataclasses.replace(panel, series=(panel.series[index].head(origin),))
+                values[row] = self.quantiles_at(cut, np.array([(0, origin)]))[0]
+            return values
         prepared = Prepared(panel, self.preparation, self.names, self.frequency)
         parts = []
         for part in np.array_split(windows, -(-len(windows) // CHUNK)):
             with torch.no_grad():
                 parts.append(network.forecast(prepared.example(part)).numpy().astype(np.float64))
         return prepared.in_units_of_the_user(windows, np.concatenate(parts))
+
+    def _early(self, panel: Panel, windows: np.ndarray) -> np.ndarray:
+        """Which of ``windows`` (N, 2) must be cut at their origin first: (N,) bool.
+
+        What is estimated on a series as a whole (the start of its smoothing; its profile, where the model
+        has none) would else have seen what lies beyond.
+        """
+        profiles = self.preparation.profiles
+        found = np.zeros(len(windows), dtype=bool)
+        for row, (index, origin) in enumerate(windows.tolist()):
+            series = panel.series[index]
+            profile = profiles.get(series.name)
+            if origin < len(series.target):
+                found[row] = profile is None or origin < first_origin(profile)
+        return found
 
     def predict(self, data: Any, **columns: Any) -> Forecast:
         """Forecast the ``horizon`` steps after the end of every series in ``data`` (path, frame or Panel).
@@ -348,18 +386,48 @@ class Forecaster:
         table = scores(roll(self, self.panel(data, **columns), baselines=()))
         return table[next(iter(table))]
 
+    def backtest(
+        self,
+        data: Any,
+        *,
+        span: int | None = None,
+        stride: int | None = None,
+        baselines: Sequence[str] | None = None,
+        log: Log | None = None,
+        **columns: Any,
+    ) -> Backtest:
+        """What forecasts with these arguments would have been worth at past origins, beside the baselines'.
+
+        A fresh forecaster with the same arguments is fitted on what lies before the origins in the last
+        ``span`` steps, ``stride`` steps apart (tasks.backtest); this one stays as it is. ``baselines``: all
+        of them where None. ``columns`` go to :func:`recurra.read_table`. Raises what :meth:`fit` raises,
+        and DataError where the history is too short.
+        """
+        from recurra.tasks.backtest import backtest, choose_origins
+        from recurra.tasks.baselines import METHODS
+
+        panel = _panel(data, columns)
+        fresh = Forecaster(**self._arguments(), device=self.device)
+        origins = choose_origins(panel, self.horizon, span, stride)
+        return backtest(fresh, panel, origins, baselines=METHODS if baselines is None else baselines, log=log)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What the constructor was given, but for the device."""
+        return {
+            "horizon": self.horizon,
+            "season": self.season,
+            "lookback": self.lookback,
+            **self.numbers,
+            "quantiles": self.quantiles,
+            "seed": self.seed,
+        }
+
     def save(self, path: str | Path) -> None:
         """Write the model to one file, ``*.safetensors``: weights, and everything else as a JSON document."""
+        weights = dict(self._network().state_dict())
         document = {
             "task": "forecast",
-            "arguments": {
-                "horizon": self.horizon,
-                "season": self.season,
-                "lookback": self.lookback,
-                **self.numbers,
-                "quantiles": list(self.quantiles),
-                "seed": self.seed,
-            },
+            "arguments": {**self._arguments(), "quantiles": list(self.quantiles)},
             "plan": dataclasses.asdict(self.plan),
             "names": list(self.names),
             "columns": dataclasses.asdict(self.columns),
@@ -367,7 +435,7 @@ class Forecaster:
             "preparation": self.preparation.to_json(),
             "history": self.history,
         }
-        checkpoint.write(path, dict(self._network().state_dict()), document)
+        checkpoint.write(path, weights, document)
 
     @staticmethod
     def load(path: str | Path) -> Forecaster:
@@ -414,13 +482,17 @@ def _check_known(panel: Panel, horizon: int) -> None:
     """Raise DataError where covariates known in the future are not known over the whole horizon."""
     for series in panel.series:
         ahead = series.known[len(series.target) : len(series.target) + horizon]
-        if panel.columns.known and len(ahead) < horizon:
-            raise DataError(
-                f"the covariates {', '.join(panel.columns.known)} were said to be known in the future, but "
-                f"{series.name} has them for {len(ahead)} of the {horizon} steps after its last "
-                f"{panel.columns.target[0]}: add rows that hold them and an empty target, or name them with "
-                "--past instead of --known"
-            )
+        last = ~np.isnan(ahead[horizon - 1 :])
+        if not panel.columns.known or (len(last) and last.all()):
+            continue
+        for name, cells in zip(panel.known_names, ahead.T, strict=True):
+            seen = int(np.sum(~np.isnan(cells)))
+            if len(ahead) < horizon or not seen:
+                raise DataError(
+                    f"the covariate {name!r} must be known in the future, but {series.name} has it for "
+                    f"{seen} of the {horizon} steps after its last {panel.columns.target[0]}: add rows that "
+                    "hold it and an empty target, or name it with --past if it is not known ahead"
+                )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ season, a wider state and few passes (SegRNN, arXiv:2308.11200).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -76,8 +77,11 @@ def choose_plan(panel: Panel, horizon: int, season: int | None = None, lookback:
     """The plan for ``panel`` (S series), see :class:`Plan`.
 
     Raises DataError where the longest series is too short to hold one training window, naming the least
-    length.
+    length, and ArgumentError for a season or lookback that is no positive whole number.
     """
+    for name, value in (("season", season), ("lookback", lookback)):
+        if value is not None:
+            _check_positive(name, value, whole=True)
     lengths = [len(series.target) for series in panel.series]
     longest = max(lengths)
     least = horizon + 4
@@ -89,7 +93,7 @@ def choose_plan(panel: Panel, horizon: int, season: int | None = None, lookback:
     seasons = (season,) if season is not None else panel.frequency.seasons
     seasons = tuple(s for s in seasons if longest >= 2 * s + 2) or (1,)
     main = seasons[0]
-    back = _lookback(longest, horizon, main, seasons) if lookback is None else lookback
+    back = _lookback(longest, horizon, main, seasons) if lookback is None else min(lookback, longest)
     windows = sum(max(length - horizon - 2 * main, 1) for length in lengths)
     validation = max(horizon + min(horizon, 12), min(longest // 6, 40 * max(horizon, main)))
     validation = min(validation, max((longest - horizon) // 3, 0))
@@ -143,9 +147,14 @@ def choose_plan(panel: Panel, horizon: int, season: int | None = None, lookback:
 
 
 def with_arguments(plan: Plan, **given: float | int | None) -> Plan:
-    """``plan`` with the user's own numbers in place; each must be positive. Raises ArgumentError."""
+    """``plan`` with the user's own numbers in place. Raises ArgumentError for one that makes no sense."""
     chosen = {name: value for name, value in given.items() if value is not None}
     for name, value in chosen.items():
-        if not value > 0:
-            raise ArgumentError(f"{name} must be positive, but {value} was given")
+        _check_positive(name, value, whole=name != "learning_rate")
     return replace(plan, **chosen)  # type: ignore[arg-type]
+
+
+def _check_positive(name: str, value: float, *, whole: bool) -> None:
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+        raise ArgumentError(f"{name} must be a positive {'whole ' * whole}number, but {value!r} was given")

@@ -125,8 +125,11 @@ class Prepared:
         self.identity = np.array([order.get(series.name, len(names)) for series in panel.series])
         self.smoothed = [unroll(s.target, self.preparation.profiles[s.name]) for s in panel.series]
         self.usual = np.array([smoothed.profile.error for smoothed in self.smoothed])
-        # Float32 windows keep their precision where levels lie far above their swings.
-        self.centre = np.array([float(np.median(smoothed.states.level)) for smoothed in self.smoothed])
+        # Float32 windows keep their precision where levels lie far above their swings. The centre is taken
+        # where the first window begins: from the whole series, it would round inputs by what is to come.
+        self.centre = np.array(
+            [float(np.median(s.states.level[: first_origin(s.profile)])) for s in self.smoothed]
+        )
         series = [self._columns(index, s, frequency) for index, s in enumerate(panel.series)]
         self.windows = Windows(series, preparation.lookback, preparation.horizon)
 

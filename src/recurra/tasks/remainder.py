@@ -158,5 +158,7 @@ def base_forecast(smoothed: Smoothed, origins: np.ndarray, horizon: int) -> np.n
 
 
 def first_origin(profile: Profile) -> int:
-    """The first origin whose states owe nothing to later values: the start is estimated on two seasons."""
-    return max(2 * profile.constants.season, 8 if profile.constants.season == 1 else 0)
+    """The first origin whose states owe nothing to later values: the start is estimated on two seasons or
+    eight steps.
+    """
+    return max(2 * profile.constants.season, 8)

@@ -207,14 +207,14 @@ def smooth(y: np.ndarray, constants: Constants) -> States:
 def extrapolate(states: States, origins: np.ndarray, horizon: int) -> np.ndarray:
     """Forecasts made just before each of ``origins`` (W,), from the states one step earlier: (W, Q).
 
-    ``origins`` are indices of first forecast steps, each at least the season length.
+    ``origins`` are indices of first forecast steps. A phase that has not been seen yet has no season.
     """
     constants = states.constants
     steps = np.arange(1, horizon + 1)
     damped = np.cumsum(constants.phi**steps)
     before = origins[:, None] - 1
     back = constants.season * -(-steps // constants.season)  # whole seasons back to a step already seen
-    found: np.ndarray = (
-        states.level[before] + damped * states.trend[before] + states.seasonal[before + steps - back]
-    )
+    phase = before + steps - back
+    seasonal = np.where(phase >= 0, states.seasonal[np.maximum(phase, 0)], 0.0)
+    found: np.ndarray = states.level[before] + damped * states.trend[before] + seasonal
     return found

@@ -144,8 +144,9 @@ def restore(run: Run, path: Path | None, fingerprint: Mapping[str, Any]) -> None
                 [item for item in one if item not in other] for one, other in ((there, here), (here, there))
             )
         if there != here:
+            what = "other data or settings" if name == "about" else f"another {name}"
             raise ArgumentError(
-                f"checkpoint: {path} was written by a run with another {name} (there {_short(there)}, here "
+                f"checkpoint: {path} was written by a run with {what} (there {_short(there)}, here "
                 f"{_short(here)}); give the same arguments to resume it, or remove it to start anew"
             )
     state = files.unflatten(tensors, document.get("state"))
