@@ -1,7 +1,7 @@
 """Training killed with SIGKILL at ten random moments and resumed each time: are the final weights bitwise
 the same?
 
-    .venv/bin/python benchmarks/resume.py [--kills 10] [--epochs 600]
+    .venv/bin/python benchmarks/resume.py [--kills 10] [--epochs 1000]
 
 Prints the moments and the verdict, and exits with 1 where the weights differ. The moments differ from run
 to run.
@@ -27,7 +27,7 @@ SAMPLE = Path(__file__).parents[1] / "src/recurra/data/sample/airpassengers.csv"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=600)
+    parser.add_argument("--epochs", type=int, default=1000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         calm, killed = Path(place) / "calm", Path(place) / "killed"
@@ -39,8 +39,8 @@ def main() -> None:
         print(f"undisturbed: {whole:.1f} s")
         done = 0
         for number in range(1, arguments.kills + 1):
-            # Each life is long enough to get further than the last one, and mostly too short to finish.
-            life = random.uniform(0.3, 1.0) * max(whole / 3, 4.0)
+            # Starting up and reading take some three seconds; a tenth of the rest is the fair share of a life.
+            life = 3.0 + random.uniform(0.2, 1.0) * whole / 8
             process = subprocess.Popen([*call, "--out", str(killed), "--resume"], stdout=subprocess.DEVNULL)
             try:
                 process.wait(life)

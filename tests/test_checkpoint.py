@@ -33,6 +33,12 @@ DTYPES = [
 per_function = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the disk: on a busy one, a hundred syncs take minutes and say nothing of the format."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 def tensors() -> st.SearchStrategy[Tensor]:
     def build(dtype: torch.dtype, shape: list[int], seed: int) -> Tensor:
         words = np.random.default_rng(seed).integers(0, 2, size=shape)
@@ -68,6 +74,7 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+@pytest.mark.usefixtures("unsynced")
 @given(value=nested)
 @per_function
 def test_nested_values_come_back_as_they_were(tmp_path: Path, value: Any) -> None:
@@ -94,6 +101,7 @@ documents = st.dictionaries(st.text(max_size=9), json_values, max_size=5).map(
 )
 
 
+@pytest.mark.usefixtures("unsynced")
 @given(
     named=st.dictionaries(st.sampled_from(["a", "b/c", "sha256", "été", '"']), tensors()), document=documents
 )
@@ -225,6 +233,43 @@ def test_places_that_are_no_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "torch.pt").write_bytes(buffer.getvalue())
     with pytest.raises(ModelFileError, match="pickle or zip"):
         checkpoint.read(tmp_path / "torch.pt")
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"\x80\x02", b"PK\x03\x04"])
+def test_a_header_as_long_as_a_magic_number_is_no_pickle(tmp_path: Path, start: bytes) -> None:
+    """The file begins with the header's length, least byte first: here it begins as a pickle or a zip."""
+    path = tmp_path / "model.safetensors"
+    checkpoint.write(path, {}, {"padding": ""})
+    least = int.from_bytes(path.read_bytes()[:8], "little")
+    wanted = int.from_bytes(start, "little")
+    while wanted < least:
+        wanted += 256 ** len(start)
+    document = {"padding": "x" * (wanted - least)}
+    checkpoint.write(path, {}, document)
+    with open(path, "rb") as file:
+        assert file.read(len(start)) == start
+    assert checkpoint.read(path)[1]["padding"] == document["padding"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def record_sync(handle: int) -> None:
+        calls.append("sync")
+        sync(handle)
+
+    def record_rename(source: Path, target: Path) -> None:
+        calls.append("rename")
+        assert source.stat().st_size > 0
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_rename)
+    checkpoint.write(tmp_path / "model.safetensors", *sample())
+    assert calls[:2] == ["sync", "rename"]
 
 
 class FullDisk(io.FileIO):

@@ -68,8 +68,8 @@ class Frequency:
             if made is not None:
                 return made
         near = difflib.get_close_matches(str(alias), [*_ALIASES, *_SPELLINGS], 1, 0.6)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ArgumentError(f"frequency must be one of {', '.join(_ALIASES)}, got {alias!r}{hint}")
+        hint = f"did you mean {near[0]!r}?" if near else "give one of them, or leave it out"
+        raise ArgumentError(f"frequency must be one of {', '.join(_ALIASES)}, got {alias!r}: {hint}")
 
     @property
     def alias(self) -> str:

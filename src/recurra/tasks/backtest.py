@@ -144,7 +144,8 @@ def roll(
             if done:
                 forecaster.follow(known)
             rows = windows[:, 2] == offset
-            own[rows] = forecaster.quantiles_at(known, windows[rows, :2])
+            if rows.any():
+                own[rows] = forecaster.quantiles_at(known, windows[rows, :2])
             if log is not None:
                 log({"stage": "backtest", "method": name, "done": done + 1, "of": len(origins.offsets)})
     else:

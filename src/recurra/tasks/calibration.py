@@ -86,6 +86,8 @@ def judge_trust(network: ForecastNetwork, batches: Sequence[Example], *, held: f
         for share in TRUSTS
     ]
     weight = held / (held + 4.0)
+    if losses[0] == 0.0:  # the smoothing alone is exact, as on a series that never changes
+        habit = 0.0
     network.trust.fill_(weight * TRUSTS[int(np.argmin(losses))] + (1.0 - weight) * habit)
 
 

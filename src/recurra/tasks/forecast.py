@@ -39,7 +39,6 @@ from recurra.tasks.calibration import (
 )
 from recurra.tasks.plan import Plan, choose_plan, with_arguments
 from recurra.tasks.preparation import Preparation, Prepared
-from recurra.tasks.remainder import first_origin
 from recurra.tasks.results import QUANTILES, Backtest, Forecast
 from recurra.tasks.segment_lstm import Example, ForecastNetwork, pinball_loss
 
@@ -79,7 +78,7 @@ class Forecaster:
                 f"horizon must be a whole number of steps, at least 1, but {horizon!r} was given"
             )
         if (
-            tuple(sorted(quantiles)) != tuple(quantiles)
+            list(quantiles) != sorted(set(quantiles))
             or 0.5 not in quantiles
             or not 0 < quantiles[0] <= quantiles[-1] < 1
         ):
@@ -261,7 +260,7 @@ class Forecaster:
                 schedule=plan.schedule,
                 patience=plan.patience if validate is not None else None,
                 seed=self.seed,
-                save_every=5.0,
+                save_every=1.0,
                 about="" if folder is None else f"data {prepared.panel.digest()}, {plan}",
                 checkpoint=None if folder is None else folder / f"{stage}.safetensors",
                 log=None if log is None else lambda row: log({"stage": stage, **row}),
@@ -292,10 +291,8 @@ class Forecaster:
         self.preparation = self.preparation.with_constants(panel)
         self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
         windows = self._windows(0)
-        if not len(windows):
-            return
         network.start.copy_(remainder_quantiles(self.prepared, windows, self.quantiles))
-        if float(network.trust) > 0.0:
+        if float(network.trust) > 0.0 and len(windows):
             rate = 0.3 * self.plan.learning_rate
             self._train("follow", windows, epochs=2, log=log, learning_rate=rate)
 
@@ -311,7 +308,7 @@ class Forecaster:
         """
         network = self._network()
         network.eval()
-        alone = self._early(panel, windows)
+        alone = self.preparation.looks_ahead(panel, windows)
         if alone.any():
             values = np.empty((len(windows), self.horizon, len(self.quantiles)))
             if not alone.all():
@@ -327,21 +324,6 @@ class Forecaster:
             with torch.no_grad():
                 parts.append(network.forecast(prepared.example(part)).numpy().astype(np.float64))
         return prepared.in_units_of_the_user(windows, np.concatenate(parts))
-
-    def _early(self, panel: Panel, windows: np.ndarray) -> np.ndarray:
-        """Which of ``windows`` (N, 2) must be cut at their origin first: (N,) bool.
-
-        What is estimated on a series as a whole (the start of its smoothing; its profile, where the model
-        has none) would else have seen what lies beyond.
-        """
-        profiles = self.preparation.profiles
-        found = np.zeros(len(windows), dtype=bool)
-        for row, (index, origin) in enumerate(windows.tolist()):
-            series = panel.series[index]
-            profile = profiles.get(series.name)
-            if origin < len(series.target):
-                found[row] = profile is None or origin < first_origin(profile)
-        return found
 
     def predict(self, data: Any, **columns: Any) -> Forecast:
         """Forecast the ``horizon`` steps after the end of every series in ``data`` (path, frame or Panel).
@@ -489,9 +471,9 @@ def _check_known(panel: Panel, horizon: int) -> None:
             seen = int(np.sum(~np.isnan(cells)))
             if len(ahead) < horizon or not seen:
                 raise DataError(
-                    f"the covariate {name!r} must be known in the future, but {series.name} has it for "
-                    f"{seen} of the {horizon} steps after its last {panel.columns.target[0]}: add rows that "
-                    "hold it and an empty target, or name it with --past if it is not known ahead"
+                    f"the covariate {name!r} must be known in the future, but the series {series.name} has "
+                    f"it for {seen} of the {horizon} steps after its last value: add rows that hold it and an "
+                    "empty target, or name it with --past if it is not known ahead"
                 )
 
 

@@ -77,11 +77,8 @@ def choose_plan(panel: Panel, horizon: int, season: int | None = None, lookback:
     """The plan for ``panel`` (S series), see :class:`Plan`.
 
     Raises DataError where the longest series is too short to hold one training window, naming the least
-    length, and ArgumentError for a season or lookback that is no positive whole number.
+    length.
     """
-    for name, value in (("season", season), ("lookback", lookback)):
-        if value is not None:
-            _check_positive(name, value, whole=True)
     lengths = [len(series.target) for series in panel.series]
     longest = max(lengths)
     least = horizon + 4

@@ -98,6 +98,20 @@ class Preparation:
         }
         return replace(self, profiles={**self.profiles, **new}) if new else self
 
+    def looks_ahead(self, panel: Panel, windows: np.ndarray) -> np.ndarray:
+        """Which of ``windows`` (N, 2) must have their series cut at the origin first: (N,) bool.
+
+        What is estimated on a series as a whole (the start of its smoothing; its profile, where there is
+        none yet) would else have seen what lies beyond.
+        """
+        found = np.zeros(len(windows), dtype=bool)
+        for row, (index, origin) in enumerate(windows.tolist()):
+            series = panel.series[index]
+            profile = self.profiles.get(series.name)
+            if origin < len(series.target):
+                found[row] = profile is None or origin < first_origin(profile)
+        return found
+
     def with_constants(self, panel: Panel) -> Preparation:
         """The same transforms, with smoothing constants chosen anew on the longer history in ``panel``."""
         known = {name: profile.transform for name, profile in self.profiles.items()}
