@@ -64,8 +64,8 @@ def main() -> None:
         inside = (truth >= values[..., 1]) & (truth <= values[..., -2])
         print(
             f"lookback {arguments.lookback} horizon {arguments.horizon} seed {seed}: "
-            f"MSE {np.mean(error**2):.4f} MAE {np.mean(np.abs(error)):.4f}, in 80 % {np.mean(inside):.1%}, trained {fitted:.0f} s, "
-            f"all {time.monotonic() - started:.0f} s, plan {forecaster.plan}"
+            f"MSE {np.mean(error**2):.4f} MAE {np.mean(np.abs(error)):.4f}, in 80 % {np.mean(inside):.1%}, "
+            f"trained {fitted:.0f} s, all {time.monotonic() - started:.0f} s, plan {forecaster.plan}"
         )
 
 

@@ -39,7 +39,7 @@ def main() -> None:
         print(f"undisturbed: {whole:.1f} s")
         done = 0
         for number in range(1, arguments.kills + 1):
-            # Starting up and reading take some three seconds; a tenth of the rest is the fair share of a life.
+            # Starting up and reading take three seconds; a tenth of the rest is the fair share of a life.
             life = 3.0 + random.uniform(0.2, 1.0) * whole / 8
             process = subprocess.Popen([*call, "--out", str(killed), "--resume"], stdout=subprocess.DEVNULL)
             try:

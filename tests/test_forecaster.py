@@ -266,6 +266,7 @@ def test_nothing_is_known_before_it_is_learnt(tmp_path: Path) -> None:
         ({"horizon": 3, "lookback": -7}, "lookback must be a whole number of steps, at least 1, but -7"),
         ({"horizon": 3, "lookback": True}, "but True was given"),
         ({"horizon": 3, "seed": -1}, "seed must be a whole number"),
+        ({"horizon": 3, "seed": "x"}, "seed must be a whole number"),
         ({"horizon": 3, "quantiles": ()}, "must rise within 0…1 and hold 0.5"),
         ({"horizon": 3, "quantiles": (0.1, 0.9)}, "hold 0.5"),
         ({"horizon": 3, "quantiles": (0.9, 0.5)}, "must rise"),
@@ -367,7 +368,19 @@ def test_a_fit_with_checkpoints_ends_as_one_without(tmp_path: Path) -> None:
     assert list((tmp_path / "work").glob("*.safetensors"))
 
 
-def test_one_member_of_any_device_name_is_refused_when_it_means_nothing() -> None:
+def test_a_panel_of_another_frequency_or_other_covariates_is_refused(fitted: Forecaster) -> None:
+    hourly = Panel.from_arrays({"s0": wave(63)}, "h", "2023-01-02")
+    with pytest.raises(DataError, match="fitted on steps of 'D', but the panel has steps of 'h'"):
+        fitted.predict(hourly)
+    warm = recurra.read_table(frame().assign(heat=1.5 + np.arange(63.0)), past=["heat"])
+    with pytest.raises(DataError, match=r"past covariates \(none\), but the panel has \(heat\)"):
+        fitted.evaluate(warm)
+    model = Forecaster(3, **TINY).fit(warm)
+    with pytest.raises(DataError, match=r"past covariates \(heat\), but the panel has \(none\)"):
+        model.predict(daily(63))
+
+
+def test_a_device_that_means_nothing_is_refused() -> None:
     with pytest.raises(ArgumentError, match="device"):
         Forecaster(3, device="abacus", **TINY).fit(daily(63))
 

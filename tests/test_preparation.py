@@ -338,3 +338,11 @@ def test_the_columns_of_states_come_first() -> None:
     prepared = prepare(panel(63))
     covariates = prepared.preparation.past.width
     assert prepared.windows.past.shape[1] == STATES + covariates
+
+
+def test_scales_of_known_covariates_are_learnt_from_the_history_not_from_what_is_known_ahead() -> None:
+    whole = panel(63, 77)
+    learnt = Preparation.fit(whole.until(40), horizon=HORIZON, lookback=LOOKBACK, seasons=(7,))
+    rows = np.concatenate([one.known[:40] for one in whole.series])
+    np.testing.assert_allclose(learnt.known.mean, rows.mean(axis=0))
+    np.testing.assert_allclose(learnt.known.spread, rows.std(axis=0))

@@ -205,6 +205,19 @@ def test_after_one_step_every_weight_learns(size: tuple[int, ...], learn_spread:
     assert still == []
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_no_row_of_a_batch_sees_another(size: tuple[int, ...]) -> None:
+    horizon, segment, lookback, members, *sizes = size
+    net = network(horizon, segment, members, tuple(sizes))
+    shake(net)
+    net.eval()
+    example = batch(5, lookback, horizon, tuple(sizes))
+    together = net(*inputs(example))
+    for row in range(5):
+        alone = net(*(value[row : row + 1] for value in inputs(example)))
+        torch.testing.assert_close(alone[:, 0], together[:, row], atol=1e-5, rtol=1e-5)
+
+
 def test_a_member_sees_each_of_its_inputs() -> None:
     net = network(7, 3, 1, (3, 2, 1, 2))
     shake(net)

@@ -8,48 +8,104 @@ from typing import Annotated, Any
 
 import typer
 
+from recurra.cli.usage import whole_number
 from recurra.errors import ArgumentError
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="LSTM from the user's own file to a model, a score and a report.",
+    epilog="Example: recurra forecast airline.csv --horizon 12",
 )
-trainer = typer.Typer(no_args_is_help=True, help="Train a model and write it to a folder.")
+trainer = typer.Typer(
+    rich_markup_mode=None,
+    help="Train a model and write it to a folder.",
+    epilog="Example: recurra train forecast airline.csv --horizon 12 --out model",
+)
 app.add_typer(trainer, name="train")
 
-Data = Annotated[str, typer.Argument(help="A table: .csv, .tsv, .parquet, or text with .gz.", show_default=False)]
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A table: .csv, .tsv, .parquet, or text with .gz; - reads stdin.", show_default=False
+    ),
+]
 Model = Annotated[str, typer.Argument(help="A model.safetensors that recurra wrote.", show_default=False)]
-Horizon = Annotated[int, typer.Option("--horizon", help="How many steps to forecast.", show_default=False)]
-Name = Annotated[str | None, typer.Option(show_default=False)]
-Time = Annotated[str | None, typer.Option("--time", help="Column with the time (several: a,b).", show_default=False)]
+Horizon = Annotated[
+    int,
+    typer.Option(
+        "--horizon", parser=whole_number, metavar="N", help="How many steps to forecast.", show_default=False
+    ),
+]
+Time = Annotated[
+    str | None, typer.Option("--time", help="Column with the time (several: a,b).", show_default=False)
+]
 Target = Annotated[
-    str | None, typer.Option("--target", help="Column to forecast (several: a,b, one series each).", show_default=False)
+    str | None,
+    typer.Option("--target", help="Column to forecast (several: a,b, one series each).", show_default=False),
 ]
 SeriesOption = Annotated[
     str | None, typer.Option("--series", help="Column that tells series apart.", show_default=False)
 ]
 FrequencyOption = Annotated[
-    str | None, typer.Option("--frequency", help="Step between rows, such as D, h, MS, 15min.", show_default=False)
+    str | None,
+    typer.Option("--frequency", help="Step between rows, such as D, h, MS, 15min.", show_default=False),
 ]
-Season = Annotated[int | None, typer.Option("--season", help="Steps in a season.", show_default=False)]
+Season = Annotated[
+    int | None,
+    typer.Option("--season", parser=whole_number, metavar="N", help="Steps in a season.", show_default=False),
+]
 Covariates = Annotated[
-    str | None, typer.Option("--covariates", help="Other columns to learn from; roles inferred.", show_default=False)
+    str | None,
+    typer.Option("--covariates", help="Other columns to learn from; roles inferred.", show_default=False),
 ]
 Known = Annotated[
     str | None, typer.Option("--known", help="Covariates known in the future too.", show_default=False)
 ]
-Past = Annotated[str | None, typer.Option("--past", help="Covariates known up to now only.", show_default=False)]
+Past = Annotated[
+    str | None, typer.Option("--past", help="Covariates known up to now only.", show_default=False)
+]
 Static = Annotated[
     str | None, typer.Option("--static", help="Covariates that never change in a series.", show_default=False)
 ]
-Lookback = Annotated[int | None, typer.Option("--lookback", help="Past steps the network sees.", show_default=False)]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training windows.", show_default=False)]
-Members = Annotated[int | None, typer.Option("--members", help="Networks whose median counts.", show_default=False)]
-Hidden = Annotated[int | None, typer.Option("--hidden-size", help="Hidden units.", show_default=False)]
-Seed = Annotated[int, typer.Option("--seed", help="Fixes every random number.")]
+Lookback = Annotated[
+    int | None,
+    typer.Option(
+        "--lookback",
+        parser=whole_number,
+        metavar="N",
+        help="Past steps the network sees.",
+        show_default=False,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        parser=whole_number,
+        metavar="N",
+        help="Passes over the training windows.",
+        show_default=False,
+    ),
+]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members",
+        parser=whole_number,
+        metavar="N",
+        help="Networks whose median counts.",
+        show_default=False,
+    ),
+]
+Hidden = Annotated[
+    int | None,
+    typer.Option("--hidden-size", parser=whole_number, metavar="N", help="Hidden units.", show_default=False),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", parser=whole_number, metavar="N", help="Fixes every random number.")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out where it exists.")]
@@ -57,13 +113,28 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
 Span = Annotated[
-    int | None, typer.Option("--backtest", help="Steps at the end to backtest on.", show_default=False)
+    int | None,
+    typer.Option(
+        "--backtest",
+        parser=whole_number,
+        metavar="N",
+        help="Steps at the end to backtest on.",
+        show_default=False,
+    ),
 ]
-Stride = Annotated[int | None, typer.Option("--stride", help="Steps between two origins.", show_default=False)]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        "--stride", parser=whole_number, metavar="N", help="Steps between two origins.", show_default=False
+    ),
+]
 NoBacktest = Annotated[bool, typer.Option("--no-backtest", help="Only forecast.")]
 
 
-@app.command(epilog="Example: recurra forecast airline.csv --horizon 12 --out airline-forecast")
+@app.command(
+    short_help="The main job: fit, backtest, forecast, report.",
+    epilog="Example: recurra forecast airline.csv --horizon 12 --out airline-forecast",
+)
 def forecast(
     data: Data,
     horizon: Horizon,
@@ -150,7 +221,10 @@ def train_forecast(
     )
 
 
-@app.command(epilog="Example: recurra predict airline-forecast/model.safetensors airline.csv --out next.csv")
+@app.command(
+    short_help="Forecast with a model trained before.",
+    epilog="Example: recurra predict airline-forecast/model.safetensors airline.csv --out next.csv",
+)
 def predict(
     model: Model,
     data: Annotated[str, typer.Argument(help="The history to forecast from; - reads CSV from stdin.")],
@@ -164,7 +238,10 @@ def predict(
     verbs.predict(model, data, out=out, overwrite=overwrite, as_json=as_json)
 
 
-@app.command(epilog="Example: recurra evaluate airline-forecast/model.safetensors airline.csv")
+@app.command(
+    short_help="Score a model beside the baselines.",
+    epilog="Example: recurra evaluate airline-forecast/model.safetensors airline.csv",
+)
 def evaluate(
     model: Model,
     data: Data,
@@ -179,7 +256,7 @@ def evaluate(
     verbs.evaluate(model, data, span=backtest, stride=stride, as_json=as_json, quiet=quiet)
 
 
-@app.command()
+@app.command(short_help="Version, engine, CPU, threads.", epilog="Example: recurra info --json")
 def info(as_json: Json = False) -> None:
     """Say which version, engine, CPU and threads are at work, and why where the engine is not."""
     from recurra.cli import verbs
@@ -215,7 +292,7 @@ def _names(text: str | None) -> list[str]:
         return []
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise ArgumentError(f"a list of columns is written a,b without empty names, but {text!r} was given")
+        raise ArgumentError(f"a list of columns is written a,b, but {text!r} was given: leave no name empty")
     return names
 
 

@@ -20,7 +20,6 @@ from recurra.data.table import Panel
 from recurra.errors import DataError
 from recurra.report.forecast import render
 from recurra.tasks.backtest import Origins, backtest, choose_origins
-from recurra.tasks.baselines import METHODS
 from recurra.tasks.forecast import Forecaster
 from recurra.tasks.results import Backtest, Forecast
 from recurra.tasks.scores import by_horizon, counts, scores, verdict
@@ -34,6 +33,7 @@ def run(
     panel: Panel,
     *,
     origins: Origins | None,
+    untested: str,
     folder: Path,
     source: str,
     command: Sequence[str],
@@ -42,7 +42,8 @@ def run(
     """Backtest ``rival``, fit ``forecaster`` on everything, forecast, and write all files into ``folder``.
 
     The two are the same estimator with the same numbers; the first never sees the end of the history.
-    Returns the document of metrics.json.
+    ``untested`` says why there is no backtest where there are no ``origins``. Returns the document of
+    metrics.json.
     """
     notes = list(panel.notes)
     result: Backtest | None = None
@@ -51,15 +52,23 @@ def run(
         said: set[str] = set()
         progress.label = "backtest: "
         result = backtest(
-            rival, panel, origins, name=NAME, said=said, log=progress.log, checkpoints=folder / "steps-backtest"
+            rival,
+            panel,
+            origins,
+            name=NAME,
+            said=said,
+            log=progress.log,
+            checkpoints=folder / "steps-backtest",
         )
         table = scores(result)
         notes += [_rolling(result, origins, rival), *sorted(said)]
     progress.label = "forecast: "
     forecaster.fit(panel, checkpoints=folder / "steps-forecast", log=progress.log)
+    if result is not None and rival.plan.follow:
+        forecaster.widen_like(rival)
     found = forecaster.predict(panel)
     notes += describe_model(forecaster)
-    words = verdict(table) if table else "No backtest was run, so nothing is known of how good this forecast is."
+    words = verdict(table) if table else f"{untested}, so nothing is known of how good this forecast is."
     document = {
         "verdict": words,
         "horizon": forecaster.horizon,
@@ -94,8 +103,10 @@ def run(
     return document
 
 
-def plan_origins(panel: Panel, horizon: int, span: int | None, stride: int | None, wanted: bool) -> Origins | None:
-    """Origins of the backtest, or None where none is wanted, or none is possible and none was asked for by number."""
+def plan_origins(
+    panel: Panel, horizon: int, span: int | None, stride: int | None, wanted: bool
+) -> Origins | None:
+    """Origins of the backtest; None where none is wanted, or none is possible and ``span`` is left open."""
     if not wanted:
         return None
     try:
@@ -117,20 +128,29 @@ def describe_model(forecaster: Forecaster) -> list[str]:
     kinds = [profile.transform.kind for profile in profiles]
     words = {"log": "in logarithms", "sqrt": "as square roots", "none": "as they are"}
     said = []
+    if forecaster.lookback is not None and forecaster.plan.lookback < forecaster.lookback:
+        said.append(
+            f"The lookback of {forecaster.lookback} steps was shortened to {forecaster.plan.lookback}, "
+            "the length of the history."
+        )
     for kind in dict.fromkeys(kinds):
-        which = "Values are" if kinds.count(kind) == len(kinds) else f"Of {kinds.count(kind)} series values are"
+        which = (
+            "Values are" if kinds.count(kind) == len(kinds) else f"Of {kinds.count(kind)} series values are"
+        )
         said.append(f"{which} seen {words[kind]}, because so their swings depend least on their level.")
     seasons = sorted({profile.constants.season for profile in profiles})
     known = [str(season) for season in seasons if season > 1]
     if known:
-        said.append(f"Level, trend and a season of {' or '.join(known)} steps are taken off by exponential smoothing.")
+        said.append(
+            f"Level, trend and a season of {' or '.join(known)} steps are taken off by exponential smoothing."
+        )
     else:
         said.append("Level and trend are taken off by exponential smoothing; no season earned its place.")
     network = forecaster.network
     trust = float(network.trust) if network is not None else 0.0
     said.append(
-        f"The network corrects the smoothing's forecast; on values held back its corrections earned {trust:.0%} "
-        "of their size."
+        "The network corrects the smoothing's forecast; on values held back its corrections earned "
+        f"{trust:.0%} of their size."
     )
     if any(profile.transform.floor is not None for profile in profiles):
         said.append("Series that never were negative are never forecast below zero.")
@@ -147,18 +167,22 @@ def settings(forecaster: Forecaster) -> dict[str, str]:
         f"median of {plan.members} members, {weights:,} weights",
         "lookback": f"{plan.lookback} steps",
         "season": ", ".join(str(season) for season in plan.seasons) + " steps",
-        "training": f"{sum(len(rows) for rows in forecaster.history.values())} epochs, batches of {plan.batch_size}, "
-        f"learning rate {plan.learning_rate:g}",
+        "training": f"{sum(len(rows) for rows in forecaster.history.values())} epochs, "
+        f"batches of {plan.batch_size}, learning rate {plan.learning_rate:g}",
         "seed": str(forecaster.seed),
     }
 
 
 def _rolling(result: Backtest, origins: Origins, rival: Forecaster) -> str:
-    follow = "and follows the newer values from origin to origin" if rival.plan.follow else "and is not trained again"
+    follow = (
+        "and follows the newer values from origin to origin"
+        if rival.plan.follow
+        else "and is not trained again"
+    )
     return (
-        f"The backtest forecasts {result.horizon} steps from each of {len(origins.offsets)} origins within the last "
-        f"{origins.span} steps; the model is trained on what lies before them {follow}; baselines are fitted anew at "
-        "every origin."
+        f"The backtest forecasts {result.horizon} steps from each of {len(origins.offsets)} origins within "
+        f"the last {origins.span} steps; the model is trained on what lies before them {follow}; baselines "
+        "are fitted anew at every origin."
     )
 
 
@@ -191,7 +215,7 @@ def stamp_words(stamps: np.ndarray) -> list[str]:
         return [str(stamp) for stamp in stamps.tolist()]
     midnight = bool(np.all(stamps == stamps.astype("datetime64[D]")))
     unit = "D" if midnight else "s" if bool(np.all(stamps == stamps.astype("datetime64[s]"))) else "ns"
-    return [str(np.datetime_as_string(stamp, unit=unit)).replace("T", " ") for stamp in stamps]
+    return [str(stamp).replace("T", " ") for stamp in stamps.astype(f"datetime64[{unit}]")]
 
 
 def to_json(document: Any) -> str:

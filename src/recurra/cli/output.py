@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from recurra.errors import ArgumentError, Interrupted, RecurraError
+
+WRITTEN = {"forecast.csv", "metrics.json", "report.html", "model.safetensors", "history.csv"}
+"""The files of a finished run. A folder that holds others is not ours to replace."""
+ARGUMENTS = "run.json"
+"""In an unfinished run: the arguments that it was started with."""
 
 
 class Output:
     """The folder ``path`` that a command was asked to write, and ``work``, the one that it writes meanwhile.
 
-    Raises ArgumentError where ``path`` or an unfinished run of it exists and neither ``overwrite`` nor ``resume``
-    was asked for, or where it cannot be a folder.
+    Raises ArgumentError where ``path`` or an unfinished run of it exists and neither ``overwrite`` nor
+    ``resume`` was asked for, where it cannot be a folder, and where replacing it would lose other files.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path, self.overwrite, self.resume = path, overwrite, resume
-        self.work = path.with_name(path.name + ".partial")
         if overwrite and resume:
             raise ArgumentError("--overwrite and --resume exclude each other: give one of them")
-        if path.exists() and not path.is_dir():
+        if path.name in ("", ".."):
+            raise ArgumentError(f"--out {path} is a folder that you work in: give the name of a new one")
+        if os.path.lexists(path) and not path.is_dir():
             raise ArgumentError(f"--out {path} is a file, but a folder is written: give another name")
         if path.exists() and not (overwrite or resume):
             raise ArgumentError(
-                f"--out {path} exists already: add --overwrite to replace it, or give another name with --out"
+                f"--out {path} exists already: add --overwrite to replace it, or give another name"
             )
-        if self.work.exists() and not (overwrite or resume):
+        others = (
+            sorted(entry.name for entry in path.iterdir() if entry.name not in WRITTEN)
+            if path.exists()
+            else []
+        )
+        if others:
             raise ArgumentError(
-                f"{self.work} holds an unfinished run: add --resume to go on with it, or --overwrite to start anew"
+                f"--out {path} holds files that recurra did not write, such as {others[0]}, so it is not "
+                "replaced: give another name"
             )
         parent = path.absolute().parent
         if not parent.is_dir():
-            raise ArgumentError(f"--out {path}: the folder {parent} does not exist: create it first")
+            raise ArgumentError(
+                f"--out {path}: there is no folder {parent} to write it into: create that first"
+            )
+        self.work = path.with_name(path.name + ".partial")
+        if self.work.exists() and not (overwrite or resume):
+            raise ArgumentError(
+                f"--out {path} was begun by a run that did not finish ({self.work}): add --resume to go on "
+                "with it, or --overwrite to start anew"
+            )
 
     @property
     def finished(self) -> bool:
@@ -44,25 +67,59 @@ class Output:
         return self.resume and self.path.exists() and not self.work.exists()
 
     @contextmanager
-    def open(self) -> Iterator[Path]:
-        """The work folder, renamed at the end; after an error it is removed, after Ctrl-C it stays for --resume."""
+    def open(self, arguments: Mapping[str, Any]) -> Iterator[Path]:
+        """The work folder, renamed at the end; removed after an error, but left for --resume after Ctrl-C.
+
+        ``arguments``, option → JSON value, are all that decides what is written. Raises ArgumentError where
+        the unfinished run was started with others.
+        """
         if self.overwrite and self.work.exists():
             shutil.rmtree(self.work)
         existed = self.work.exists()
         try:
             self.work.mkdir(exist_ok=True)
+            for leftover in self.work.glob("*.partial"):
+                leftover.unlink()  # what a writer that was killed left behind
+            self._check_same(arguments)
             yield self.work
+            (self.work / ARGUMENTS).unlink()
             self._rename()
         except (KeyboardInterrupt, Interrupted) as stop:
             raise Interrupted(
-                f"stopped; what was done so far is kept in {self.work}: give the same command with --resume to go on"
+                f"stopped; what was done so far is kept in {self.work}: give the same command with "
+                "--resume to go on"
             ) from stop
         except OSError as error:
             self._discard(existed)
             raise RecurraError(f"{self.path} could not be written: {_reason(error)}") from error
-        except Exception:
+        except BaseException:
             self._discard(existed)
             raise
+
+    def _check_same(self, arguments: Mapping[str, Any]) -> None:
+        """Compare ``arguments`` with those of the unfinished run, or note them down for later ones."""
+        note = self.work / ARGUMENTS
+        now = json.loads(json.dumps(arguments))
+        if not note.exists():
+            write_text(note, json.dumps(now, indent=1) + "\n")
+            return
+        try:
+            then = dict(json.loads(note.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(
+                f"{note} is damaged, so the run cannot be resumed: add --overwrite instead"
+            ) from error
+        for name in now:
+            if then.get(name) != now[name]:
+                what = (
+                    "other data"
+                    if name == "data"
+                    else f"{name} {_words(then.get(name))}, not {name} {_words(now[name])}"
+                )
+                raise ArgumentError(
+                    f"--resume: the unfinished run in {self.work} was started with {what}: give the same "
+                    "again, or --overwrite instead of --resume to start anew"
+                )
 
     def _discard(self, existed: bool) -> None:
         """Leave nothing half-written; but an unfinished run that was there before is the user's to keep."""
@@ -70,15 +127,35 @@ class Output:
             shutil.rmtree(self.work, ignore_errors=True)
 
     def _rename(self) -> None:
-        if self.path.exists():
-            old = self.path.with_name(self.path.name + ".old")
-            if old.exists():
-                shutil.rmtree(old)
-            os.replace(self.path, old)
+        if not self.path.exists():
             os.replace(self.work, self.path)
-            shutil.rmtree(old)
+            return
+        old = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")
+        os.replace(self.path, old)
+        try:
+            os.replace(self.work, self.path)
+        except BaseException:
+            os.replace(old, self.path)
+            raise
+        if old.is_symlink():
+            old.unlink()
         else:
-            os.replace(self.work, self.path)
+            shutil.rmtree(old)
+
+
+def check_file(path: Path, *, overwrite: bool) -> None:
+    """Raise ArgumentError where ``--out`` cannot be a new file, before any time is spent."""
+    if path.is_dir() or path.name in ("", ".."):
+        raise ArgumentError(
+            f"--out {path} is a folder, but a file is written: give a file's name, such as next.csv"
+        )
+    if os.path.lexists(path) and not overwrite:
+        raise ArgumentError(
+            f"--out {path} exists already: add --overwrite to replace it, or give another name"
+        )
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise ArgumentError(f"--out {path}: there is no folder {parent} to write it into: create that first")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -91,11 +168,19 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise RecurraError(f"{path} could not be written: {_reason(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value) or "none"
+    return "not given" if value is None else str(value)
 
 
 def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space, or choose a place on another disk with --out"
     return f"{(error.strerror or str(error)).lower()}; choose another place with --out"

@@ -1,4 +1,4 @@
-"""How a run says where it is: one moving line on a terminal, a few plain lines elsewhere; always on stderr."""
+"""How a run says where it is: a moving line on a terminal, a few plain lines elsewhere, on stderr."""
 
 from __future__ import annotations
 

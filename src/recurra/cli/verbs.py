@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recurra.cli.output import Output, write_text
+from recurra.cli.output import Output, check_file, write_text
 from recurra.cli.progress import Progress
 from recurra.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from recurra.data.table import Panel
+
+MOST = {"members": 100, "hidden_size": 8192}
+"""Beyond these a slip of the finger is likelier than a wish, and the machine would run out of memory."""
 SHOWN = ("MASE", "sMAPE", "MAPE", "RMSE", "wQL", "coverage_80")
 
 
@@ -36,22 +40,24 @@ def forecast(
     started = time.monotonic()
     output = Output(_folder(data, out), overwrite=overwrite, resume=resume)
     if output.finished:
-        print(f"{output.path} is finished already; there is nothing to resume")
+        _say_finished(output, as_json)
         return
     panel, forecaster, rival, origins = _prepare(data, columns, numbers, span, stride, test)
+    arguments = _arguments(
+        panel, numbers, {"--backtest": span, "--stride": stride, "--no-backtest": not test}
+    )
     from recurra.cli import forecast_job
 
     _say(panel.notes, as_json)
-    if test and origins is None:
-        _say(["The history is too short for a backtest, so the forecast comes without a score."], as_json)
-    with output.open() as folder, Progress(quiet=quiet) as progress:
+    with output.open(arguments) as folder, Progress(quiet=quiet) as progress:
         document = forecast_job.run(
             forecaster,
             rival,
             panel,
             origins=origins,
+            untested="The history is too short for a backtest" if test else "No backtest was run",
             folder=folder,
-            source=Path(data).name,
+            source="stdin" if data == "-" else Path(data).name,
             command=command,
             progress=progress,
         )
@@ -79,32 +85,38 @@ def train_forecast(
     """See :func:`recurra.cli.app.train_forecast`."""
     output = Output(out, overwrite=overwrite, resume=resume)
     if output.finished:
-        print(f"{output.path} is finished already; there is nothing to resume")
+        _say_finished(output, as_json)
         return
     panel, forecaster, _, _ = _prepare(data, columns, numbers, None, None, False)
     from recurra.cli import forecast_job
 
     _say(panel.notes, as_json)
-    with output.open() as folder, Progress(quiet=quiet) as progress:
+    with output.open(_arguments(panel, numbers, {})) as folder, Progress(quiet=quiet) as progress:
         forecaster.fit(panel, checkpoints=folder / "steps", log=progress.log)
         forecaster.save(folder / "model.safetensors")
         _write_history(folder / "history.csv", forecaster.history)
         _remove(folder / "steps")
     _say(forecast_job.describe_model(forecaster), as_json)
     path = output.path / "model.safetensors"
-    print(forecast_job.to_json({"model": str(path), **forecast_job.settings(forecaster)}) if as_json else f"Model: {path}")
+    document = {"model": str(path), **forecast_job.settings(forecaster)}
+    print(forecast_job.to_json(document) if as_json else f"Model: {path}\n", end="")
 
 
 def predict(model: str, data: str, *, out: Path | None, overwrite: bool, as_json: bool) -> None:
     """See :func:`recurra.cli.app.predict`."""
-    if out is not None and out.exists() and not overwrite:
-        raise ArgumentError(f"--out {out} exists already: add --overwrite to replace it, or give another name")
+    if out is not None:
+        check_file(out, overwrite=overwrite)
     from recurra.cli.forecast_job import forecast_csv, stamp_words, to_json
 
     found = _load(model).predict(_source(data))
     if as_json:
         rows = [
-            {"unique_id": name, "ds": stamp_words(stamps), "quantiles": list(found.quantiles), "values": values.tolist()}
+            {
+                "unique_id": name,
+                "ds": stamp_words(stamps),
+                "quantiles": list(found.quantiles),
+                "values": values.tolist(),
+            }
             for name, stamps, values in zip(found.series, found.stamps, found.values, strict=True)
         ]
         text = to_json(rows)
@@ -114,7 +126,7 @@ def predict(model: str, data: str, *, out: Path | None, overwrite: bool, as_json
         print(text, end="")
     else:
         write_text(out, text)
-        print(f"Forecast: {out}")
+        print(to_json({"forecast": str(out)}) if as_json else f"Forecast: {out}\n", end="")
 
 
 def evaluate(
@@ -126,6 +138,7 @@ def evaluate(
     from recurra.tasks.scores import counts, scores, verdict
 
     forecaster = _load(model)
+    _check_span(span, stride, forecaster.horizon)
     panel = forecaster.panel(_source(data))
     origins = choose_origins(panel, forecaster.horizon, span, stride)
     with Progress(quiet=quiet) as progress:
@@ -184,8 +197,10 @@ def _prepare(
 ) -> tuple[Any, Any, Any, Any]:
     """Everything that can be wrong with data and options is found here, before anything is written."""
     horizon = numbers["horizon"]
-    if horizon < 1:
-        raise ArgumentError(f"--horizon must be at least 1 step, but {horizon} was given")
+    _check_numbers(numbers)
+    if test:
+        _check_span(span, stride, horizon)
+    _check_device(numbers["device"])
     from recurra.data.table import read_table
 
     panel = read_table(_source(data), **columns)
@@ -197,6 +212,50 @@ def _prepare(
     return panel, forecaster, rival, plan_origins(panel, horizon, span, stride, test)
 
 
+def _check_numbers(numbers: dict[str, Any]) -> None:
+    """Raise ArgumentError for a number that no data could suit."""
+    for name, value in numbers.items():
+        if name in ("device", "seed") or value is None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value > MOST.get(name, value):
+            raise ArgumentError(
+                f"{flag} must be at most {MOST[name]}, but {value} was given: give a smaller one"
+            )
+        if value >= 1:
+            continue
+        remedy = "give 12, say" if name == "horizon" else "leave it out to have it chosen from the data"
+        raise ArgumentError(f"{flag} must be at least 1, but {value} was given: {remedy}")
+    if not 0 <= numbers["seed"] < 2**63:
+        raise ArgumentError(
+            f"--seed must be at least 0 and below 2**63, but {numbers['seed']} was given: give 1, say"
+        )
+
+
+def _check_span(span: int | None, stride: int | None, horizon: int) -> None:
+    if span is not None and span < horizon:
+        raise ArgumentError(
+            f"--backtest must span at least one horizon ({horizon} steps), but {span} was given: "
+            "give more steps, or leave it out"
+        )
+    if stride is not None and stride < 1:
+        raise ArgumentError(
+            f"--stride must be at least 1 step, but {stride} was given: leave it out, or give 1"
+        )
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda", "auto"):
+        raise ArgumentError(
+            f"--device must be cpu, cuda or auto, but {device!r} was given: choose one of them"
+        )
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ArgumentError("--device cuda: torch finds no GPU here that it can use: give --device cpu")
+
+
 def _folder(data: str, out: Path | None) -> Path:
     """--out, or a name made from the data's."""
     if out is not None:
@@ -204,13 +263,22 @@ def _folder(data: str, out: Path | None) -> Path:
     return Path(f"{'stdin' if data == '-' else Path(data).name.split('.')[0]}-forecast")
 
 
-def _source(data: str) -> str:
-    """A path; what comes on stdin is put into a file first, since it is read more than once."""
-    if data != "-":
-        return data
-    with tempfile.NamedTemporaryFile("wb", suffix=".csv", delete=False) as file:
-        file.write(sys.stdin.buffer.read())
-    return file.name
+def _source(data: str) -> str | bytes:
+    """A path, or what comes on stdin."""
+    return sys.stdin.buffer.read() if data == "-" else data
+
+
+def _arguments(panel: Panel, numbers: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """What an unfinished run must agree on with the one that resumes it; the data first."""
+    options = {f"--{name.replace('_', '-')}": value for name, value in numbers.items()}
+    return {"data": panel.digest(), **options, **others}
+
+
+def _say_finished(output: Output, as_json: bool) -> None:
+    from recurra.cli.forecast_job import to_json
+
+    sentence = f"{output.path} is finished already; there is nothing to resume"
+    print(to_json({"out": str(output.path), "notes": [sentence]}) if as_json else f"{sentence}\n", end="")
 
 
 def _load(model: str) -> Any:
@@ -235,10 +303,16 @@ def _print_scores(table: dict[str, dict[str, float]]) -> None:
     for method, row in table.items():
         cells = []
         for metric in SHOWN:
-            value = f"{row[metric] * 100:.1f} %" if metric.startswith("coverage") else f"{row[metric]:.4g}"
+            value = _cell(row[metric], share=metric.startswith("coverage"))
             cells.append(f"{value:>10}{'*' if best.get(metric) == method else ' '}")
         print(f"{method:16}" + "".join(cells))
     print()
+
+
+def _cell(value: float, *, share: bool) -> str:
+    if value != value:
+        return "–"
+    return f"{value * 100:.1f} %" if share else f"{value:.4g}"
 
 
 def _write_history(path: Path, history: dict[str, list[dict[str, Any]]]) -> None:

@@ -38,7 +38,7 @@ from recurra.tasks.calibration import (
     usual_widening,
 )
 from recurra.tasks.plan import Plan, choose_plan, with_arguments
-from recurra.tasks.preparation import Preparation, Prepared
+from recurra.tasks.preparation import Preparation, Prepared, check_same
 from recurra.tasks.results import QUANTILES, Backtest, Forecast
 from recurra.tasks.segment_lstm import Example, ForecastNetwork, pinball_loss
 
@@ -88,7 +88,7 @@ class Forecaster:
                 raise ArgumentError(
                     f"{name} must be a whole number of steps, at least 1, but {value!r} was given"
                 )
-        if not 0 <= seed < 2**63:
+        if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1, but {seed!r} was given")
         self.horizon, self.season, self.lookback = horizon, season, lookback
         self.numbers = {
@@ -345,6 +345,7 @@ class Forecaster:
         """``data`` read the way the training data were: the same columns in the same roles."""
         self._network()
         if isinstance(data, Panel):
+            check_same(data, self.columns, self.frequency)
             return data
         roles = {
             "time": self.columns.time,
@@ -472,8 +473,8 @@ def _check_known(panel: Panel, horizon: int) -> None:
             if len(ahead) < horizon or not seen:
                 raise DataError(
                     f"the covariate {name!r} must be known in the future, but the series {series.name} has "
-                    f"it for {seen} of the {horizon} steps after its last value: add rows that hold it and an "
-                    "empty target, or name it with --past if it is not known ahead"
+                    f"it for {seen} of the {horizon} steps after its last value: add rows that hold it and "
+                    "an empty target, or name it with --past if it is not known ahead"
                 )
 
 

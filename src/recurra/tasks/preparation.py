@@ -15,8 +15,9 @@ import torch
 from recurra.data.calendar import Frequency
 from recurra.data.features import calendar_features, calendar_names, usable_cycles
 from recurra.data.scale import Standard
-from recurra.data.table import Panel, Series
+from recurra.data.table import Columns, Panel, Series
 from recurra.data.windows import Windows
+from recurra.errors import DataError
 from recurra.tasks.remainder import Profile, base_forecast, first_origin, fit_profile, unroll
 from recurra.tasks.segment_lstm import Example
 
@@ -234,3 +235,19 @@ class Prepared:
             rows = series == index
             out[rows] = self.smoothed[index].profile.transform.inverse(z[rows])
         return np.sort(out, axis=-1)
+
+
+def check_same(panel: Panel, columns: Columns, frequency: Frequency) -> None:
+    """Raise DataError where ``panel`` has another frequency or other covariates than was learnt from."""
+    if panel.frequency.alias != frequency.alias:
+        raise DataError(
+            f"the model was fitted on steps of {frequency.alias!r}, but the panel has steps of "
+            f"{panel.frequency.alias!r}: give data of the same frequency"
+        )
+    for role in ("past", "known", "static"):
+        wanted, found = (c.spread(getattr(c, role)) for c in (columns, panel.columns))
+        if wanted != found:
+            raise DataError(
+                f"the model was fitted with {role} covariates ({', '.join(wanted) or 'none'}), but the panel "
+                f"has ({', '.join(found) or 'none'}): read it with the same columns in the same roles"
+            )

@@ -14,8 +14,8 @@ The recursions are Holt–Winters', additive, with a damped trend (Gardner 1985)
     b_t = φ b_{t−1} + β e_t
     s_t = s_{t−m} + γ e_t
 
-A missing y_t has e_t = 0. Series whose swings grow with their level come in logarithms (tasks.remainder), where an
-additive season is a multiplicative one.
+A missing y_t has e_t = 0. Series whose swings grow with their level come in logarithms
+(tasks.remainder), where an additive season is a multiplicative one.
 
 Axes: S series, T time, Q horizon, C candidates (one row of smoothing constants each), m season length.
 """
