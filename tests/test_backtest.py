@@ -131,23 +131,32 @@ def test_rolling_sees_nothing_at_or_after_an_origin(fitted: Forecaster, latest: 
 
 
 @pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("offset", [20, 15])
 @pytest.mark.parametrize("value", [1e6, np.nan])
-def test_a_whole_backtest_sees_nothing_at_or_after_an_origin(follow: bool, value: float) -> None:
-    length = 77 if follow else 900
+def test_a_whole_backtest_sees_nothing_at_or_after_an_origin(follow: bool, offset: int, value: float) -> None:
+    """Nor does its fit: the change at offset 20 begins at the very first origin."""
+    length = 77 if follow else 800
     panel = daily(length)
     model = Forecaster(5, hidden_size=5, members=1, epochs=1)
     origins = Origins((20, 15, 9))
-    latest = length - 15
-    spiked = changed(panel, 0, slice(latest, length - 1), value)
+    latest = length - offset
+    # of a gap as long as the horizon nothing is asked, so one value stays
+    spiked = changed(panel, 0, slice(latest, latest + 4 if np.isnan(value) else length - 1), value)
     first, second = (backtest(model, p, origins, baselines=("seasonal naive",)) for p in (panel, spiked))
     assert model.plan.follow is follow
+    rows = origin_rows(first, 0, latest)
+    assert len(rows) == (1 if offset == 20 else 2)
     for method in first.forecasts:
-        rows = np.flatnonzero(np.isin(first.origin, second.origin) & (first.origin <= latest))
-        assert len(rows) == (1 if np.isnan(value) else 2)  # of a gap as long as the horizon nothing is asked
-        np.testing.assert_array_equal(first.forecasts[method][rows], second.forecasts[method][: len(rows)])
+        np.testing.assert_array_equal(first.forecasts[method][rows], second.forecasts[method][rows])
     assert first.scale[0] == second.scale[0]
-    later = first.forecasts["LSTM"][2] != second.forecasts["LSTM"][-1]
-    assert later.any()  # the change is one that a later origin does see
+    # the change is one that a later origin does see
+    assert (first.forecasts["LSTM"][2] != second.forecasts["LSTM"][2]).any()
+
+
+def test_an_origin_of_which_no_window_is_left_is_passed_over() -> None:
+    panel = changed(daily(77), 0, slice(62, 76), np.nan)
+    result = Forecaster(5, **TINY).backtest(panel, span=20, stride=5, baselines=())
+    assert result.origin.tolist() == [57, 72]
 
 
 @pytest.mark.parametrize("value", [1e6, np.nan])

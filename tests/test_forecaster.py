@@ -351,6 +351,49 @@ def test_evaluate_scores_the_model_as_it_is(fitted: Forecaster) -> None:
     assert fitted.evaluate(daily(63, 91)) == found
 
 
+def test_the_search_learns_nothing_from_the_steps_that_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor from their scale: the spike in them is unknown to all that is learnt before validation."""
+    train, seen = Forecaster._train, {}
+
+    def record(self: Forecaster, stage: str, windows: np.ndarray, **rest: Any) -> int:
+        last = int(windows[:, 1].max()) + self.horizon
+        seen[stage] = last, self.preparation, self.network.start.clone() if self.network else None
+        return train(self, stage, windows, **rest)
+
+    monkeypatch.setattr(Forecaster, "_train", record)
+    model = Forecaster(3, **TINY).fit(daily(91))
+    held = model.plan.validation
+    usual = seen.copy()
+    assert held >= 3
+    assert usual["search"][0] == 91 - held
+    assert usual["final"][0] == 91
+    y = wave(91)
+    y[91 - held : 90] = 1e4
+    model.fit(Panel.from_arrays({"s0": y}, "D", "2023-01-02"))
+    assert seen["search"][1] == usual["search"][1]
+    assert torch.equal(seen["search"][2], usual["search"][2])
+    assert seen["final"][1] != usual["final"][1]
+
+
+def test_what_validation_taught_outlives_the_second_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Forecaster._search
+
+    def judge(self: Forecaster, *rest: Any) -> int:
+        epochs = search(self, *rest)
+        assert self.network is not None
+        self.network.trust.fill_(0.3)
+        self.network.widen.fill_(1.5)
+        return epochs
+
+    monkeypatch.setattr(Forecaster, "_search", judge)
+    model = Forecaster(3, **TINY).fit(daily(63))
+    assert model.plan.refit
+    assert list(model.history) == ["search", "final"]
+    assert model.network is not None
+    assert model.network.trust.item() == pytest.approx(0.3)
+    assert model.network.widen.tolist() == [1.5] * len(QUANTILES)
+
+
 def test_log_and_history_tell_each_epoch() -> None:
     rows: list[dict[str, Any]] = []
     model = Forecaster(3, hidden_size=7, members=1, epochs=3).fit(daily(63), log=rows.append)
@@ -408,3 +451,11 @@ def test_the_network_learns_what_smoothing_cannot_say() -> None:
     model.network.trust.zero_()
     assert learnt < 0.4 * error()
     assert learnt < 2.2  # the noise alone costs 0.8, a flat line 6.4
+
+
+@pytest.mark.parametrize("lookback", [1, 7, 33, 200])
+def test_the_network_reads_as_far_back_as_was_asked_or_as_there_is(lookback: int) -> None:
+    y = wave(91)
+    model = Forecaster(3, lookback=lookback, **TINY).fit(Panel.from_arrays({"s0": y}, "D", "2023-01-02"))
+    healthy(model.predict(daily(91)), 1, 3)
+    assert model.prepared.example(np.array([(0, 91)])).past.shape[1] == min(lookback, 91)

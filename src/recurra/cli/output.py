@@ -14,8 +14,11 @@ from typing import Any
 
 from recurra.errors import ArgumentError, Interrupted, RecurraError
 
-WRITTEN = {"forecast.csv", "metrics.json", "report.html", "model.safetensors", "history.csv"}
-"""The files of a finished run. A folder that holds others is not ours to replace."""
+WRITTEN = {
+    "forecast.csv", "metrics.json", "report.html", "model.safetensors", "history.csv",
+    ".DS_Store", "Thumbs.db", "desktop.ini",
+}  # fmt: skip
+"""The files of a finished run, and those that systems add. A folder with others is not ours to replace."""
 ARGUMENTS = "run.json"
 """In an unfinished run: the arguments that it was started with."""
 
@@ -39,16 +42,6 @@ class Output:
             raise ArgumentError(
                 f"--out {path} exists already: add --overwrite to replace it, or give another name"
             )
-        others = (
-            sorted(entry.name for entry in path.iterdir() if entry.name not in WRITTEN)
-            if path.exists()
-            else []
-        )
-        if others:
-            raise ArgumentError(
-                f"--out {path} holds files that recurra did not write, such as {others[0]}, so it is not "
-                "replaced: give another name"
-            )
         parent = path.absolute().parent
         if not parent.is_dir():
             raise ArgumentError(
@@ -60,11 +53,26 @@ class Output:
                 f"--out {path} was begun by a run that did not finish ({self.work}): add --resume to go on "
                 "with it, or --overwrite to start anew"
             )
+        if not self.finished:
+            self._check_ours()
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to resume."""
         return self.resume and self.path.exists() and not self.work.exists()
+
+    def _check_ours(self) -> None:
+        """Raise ArgumentError where what would be replaced or removed is not from recurra."""
+        for folder in (self.path, self.work):
+            names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+            if folder == self.work and ARGUMENTS in names:
+                continue
+            others = [name for name in names if name not in WRITTEN and not name.endswith(".partial")]
+            if others:
+                raise ArgumentError(
+                    f"--out {self.path}: the folder {folder} holds files that recurra did not write, such as "
+                    f"{others[0]}, so it is not replaced: give another name"
+                )
 
     @contextmanager
     def open(self, arguments: Mapping[str, Any]) -> Iterator[Path]:
