@@ -121,9 +121,9 @@ const char* choose_isa(std::uint32_t features, const std::string& request) {
     }
     throw std::invalid_argument(
         named ? "RECURRA_ISA=" + request + ": this CPU cannot run it; it runs " + offered +
-                    ". Name one of these, or unset RECURRA_ISA to get the best"
+                    "; name one of these, or unset RECURRA_ISA to get the best"
               : "RECURRA_ISA=" + request + ": expected one of " + known + "; this CPU runs " + offered +
-                    ". Name one of these, or unset RECURRA_ISA to get the best");
+                    "; name one of these, or unset RECURRA_ISA to get the best");
 }
 
 }  // namespace recurra

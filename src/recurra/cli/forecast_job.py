@@ -17,6 +17,7 @@ import recurra
 from recurra.cli.output import write_text
 from recurra.cli.progress import Progress
 from recurra.data.table import Panel
+from recurra.data.words import counted
 from recurra.errors import DataError
 from recurra.report.forecast import render
 from recurra.tasks.backtest import Origins, backtest, choose_origins
@@ -119,7 +120,9 @@ def plan_origins(
 
 def title(panel: Panel, horizon: int, source: str) -> str:
     what = ", ".join(panel.columns.target[:3]) + (" …" if len(panel.columns.target) > 3 else "")
-    return f"{what}: the next {horizon} steps ({panel.frequency.label}), from {source}"
+    noun = panel.frequency.noun
+    ahead = f"{horizon} steps of {noun}" if noun[0].isdigit() else counted(horizon, noun)
+    return f"{what}: the next {ahead}, from {source}"
 
 
 def describe_model(forecaster: Forecaster) -> list[str]:
@@ -149,8 +152,8 @@ def describe_model(forecaster: Forecaster) -> list[str]:
     network = forecaster.network
     trust = float(network.trust) if network is not None else 0.0
     said.append(
-        "The network corrects the smoothing's forecast; on values held back its corrections earned "
-        f"{trust:.0%} of their size."
+        f"The network corrects the smoothing's forecast; its corrections count for {trust:.0%} of their "
+        "size, as judged on values held back from training."
     )
     if any(profile.transform.floor is not None for profile in profiles):
         said.append("Series that never were negative are never forecast below zero.")

@@ -11,7 +11,7 @@ STAGES = {
     "search": "training, last part held back",
     "final": "training on all of the history",
     "follow": "following the newest values",
-    "backtest": "backtest",
+    "backtest": "forecasts",
 }
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines of one stage."""
