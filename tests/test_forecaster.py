@@ -17,6 +17,8 @@ from recurra.data.table import Panel
 from recurra.errors import ArgumentError, DataError, ModelFileError
 from recurra.tasks.results import QUANTILES, Forecast
 
+AIR = Path(recurra.__file__).parent / "data" / "sample" / "airpassengers.csv"
+
 TINY: dict[str, Any] = {"hidden_size": 7, "members": 1, "epochs": 2}
 MIDDLE = QUANTILES.index(0.5)
 
@@ -459,3 +461,18 @@ def test_the_network_reads_as_far_back_as_was_asked_or_as_there_is(lookback: int
     model = Forecaster(3, lookback=lookback, **TINY).fit(Panel.from_arrays({"s0": y}, "D", "2023-01-02"))
     healthy(model.predict(daily(91)), 1, 3)
     assert model.prepared.example(np.array([(0, 91)])).past.shape[1] == min(lookback, 91)
+
+
+def test_a_model_read_from_its_file_can_follow_like_the_one_that_wrote_it(tmp_path: Path) -> None:
+    panel = recurra.read_table(AIR)
+    early, later = panel.until(120), panel.until(132)
+    forecaster = Forecaster(horizon=7, epochs=2, members=1, hidden_size=7).fit(early)
+    forecaster.save(tmp_path / "model.safetensors")
+    again = Forecaster.load(tmp_path / "model.safetensors")
+    values = []
+    for each in (forecaster, again):
+        each.follow(later)
+        values.append(each.predict(later).values)
+    np.testing.assert_array_equal(*values)
+    fresh = Forecaster.load(tmp_path / "model.safetensors").predict(later).values
+    assert not np.array_equal(fresh, values[0]), "following changed nothing"

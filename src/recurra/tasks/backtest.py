@@ -1,5 +1,4 @@
-"""Rolling-origin backtests: the forecasts that would have been made at past origins, beside what then
-happened.
+"""Rolling-origin backtests: forecasts that past origins would have made, beside what then happened.
 
 Tashman (2000, "Out-of-sample tests of forecasting accuracy") is the source: a single origin swings by
 chance, so the origin rolls over the last part of the history. The model is fitted on what lies before the
@@ -43,8 +42,7 @@ class Origins:
 
 
 def choose_origins(panel: Panel, horizon: int, span: int | None = None, stride: int | None = None) -> Origins:
-    """Where the origins lie: from ``span`` steps before the end, every ``stride`` steps, while a horizon
-    follows.
+    """Where the origins lie: from ``span`` steps before the end, every ``stride`` steps.
 
     By default the span is four horizons or a fifth of the history, whichever is longer, at most a third of
     it. Raises ArgumentError for a span that holds no horizon, DataError for a history too short for any
@@ -126,8 +124,9 @@ def roll(
     spent: float = 0.0,
     follow: bool = False,
 ) -> Backtest:
-    """Let a fitted forecaster and the baselines forecast from every origin. ``spent``: seconds its fit
-    took.
+    """Let a fitted forecaster and the baselines forecast from every origin.
+
+    ``spent``: seconds that the fit took. ``follow``: take in the newer values from origin to origin.
     """
     horizon, season = forecaster.horizon, forecaster.plan.seasons[0]
     origins = origins or choose_origins(panel, horizon)

@@ -1,5 +1,4 @@
-"""How much to believe the network, and how wide to draw its intervals: told by windows held back from
-training.
+"""How much to believe the network, and how wide to draw its intervals: windows held back tell.
 
 Windows overlap, so what counts is not how many there are but how many horizons fit end to end into the
 steps they cover: ``held`` back, and ``learnt`` from. Where either is small, what the windows say is pulled

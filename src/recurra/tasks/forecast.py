@@ -101,8 +101,8 @@ class Forecaster:
         self.quantiles, self.seed, self.device = tuple(quantiles), seed, device
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.network: ForecastNetwork | None = None
-        # Interval widths and lengths of the series as they were after fit, once follow has been called.
-        self.fitted: tuple[torch.Tensor, dict[str, int]] | None = None
+        # Interval widths as they were after fit, once follow has been called.
+        self.fitted: torch.Tensor | None = None
 
     def fit(
         self, data: Any, *, checkpoints: str | Path | None = None, log: Log | None = None, **columns: Any
@@ -118,6 +118,7 @@ class Forecaster:
             choose_plan(panel, self.horizon, self.season, self.lookback), **self.numbers
         )
         self.names = tuple(series.name for series in panel.series)
+        self.lengths = {series.name: len(series.target) for series in panel.series}
         self.columns, self.frequency = panel.columns, panel.frequency
         self.fitted = None
         folder = None if checkpoints is None else Path(checkpoints)
@@ -127,7 +128,7 @@ class Forecaster:
         if self.plan.refit:
             trust, widen = self._network().trust.clone(), self._network().widen.clone()
             self._start(panel)
-            windows = self._windows(0)
+            windows = self._windows()
             if float(trust) > 0.0 and len(windows):
                 self._train("final", windows, epochs=epochs, folder=folder, log=log)
             self._network().trust.copy_(trust)
@@ -146,13 +147,11 @@ class Forecaster:
         _check_known(panel, self.horizon)
 
     def _search(self, panel: Panel, folder: Path | None, log: Log | None) -> int:
-        """Train on all but the last steps; those tell how many epochs, how much trust, how wide. Returns
-        the epochs.
-        """
+        """Train on all but the last steps; those tell trust, widths, and how many epochs: returned."""
         held = self.plan.validation
         early = panel.until([max(len(s.target) - held, 1) for s in panel.series])
         self._start(early)
-        training = self._windows(0)
+        training = self._windows()
         # The same numbers, unrolled over the whole history: states at an origin see only what lies before it.
         self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
         lengths = self.prepared.lengths
@@ -188,9 +187,7 @@ class Forecaster:
         return epochs
 
     def _start(self, panel: Panel) -> None:
-        """A fresh network at the smoothing's own forecast, and everything learnt of ``panel`` before
-        training.
-        """
+        """A fresh network at the smoothing's own forecast, and all that is learnt before training."""
         plan = self.plan
         self.preparation = Preparation.fit(
             panel,
@@ -203,7 +200,7 @@ class Forecaster:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = self._build()
-        start = remainder_quantiles(self.prepared, self._windows(0), self.quantiles)
+        start = remainder_quantiles(self.prepared, self._windows(), self.quantiles)
         self._network().start.copy_(start)
 
     def _build(self) -> ForecastNetwork:
@@ -222,9 +219,9 @@ class Forecaster:
             learn_spread=plan.learn_spread,
         )
 
-    def _windows(self, held: int) -> np.ndarray:
-        """Training windows (N, 2) whose whole horizon lies before the last ``held`` steps."""
-        last = self.prepared.lengths - held - self.horizon
+    def _windows(self) -> np.ndarray:
+        """Training windows (N, 2): those whose whole horizon has been seen."""
+        last = self.prepared.lengths - self.horizon
         return self.prepared.origins(np.zeros_like(last), last)
 
     def _train(
@@ -279,18 +276,17 @@ class Forecaster:
         """
         network = self._network()
         if self.fitted is None:
-            self.fitted = (network.widen.clone(), {s.name: len(s.target) for s in self.prepared.panel.series})
-        widen, lengths = self.fitted
+            self.fitted = network.widen.clone()
         self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
-        first = np.array([lengths.get(s.name, len(s.target)) for s in panel.series])
+        first = np.array([self.lengths.get(s.name, len(s.target)) for s in panel.series])
         since = self.prepared.origins(first, self.prepared.lengths - self.horizon)
         if len(since):
             held = float((self.prepared.lengths - first).sum()) / self.horizon
             example = self.prepared.example(since[spread(len(since), 4 * CHUNK)])
-            judge_width(network, [example], self.quantiles, held=held, habit=widen)
+            judge_width(network, [example], self.quantiles, held=held, habit=self.fitted)
         self.preparation = self.preparation.with_constants(panel)
         self.prepared = Prepared(panel, self.preparation, self.names, self.frequency)
-        windows = self._windows(0)
+        windows = self._windows()
         network.start.copy_(remainder_quantiles(self.prepared, windows, self.quantiles))
         if float(network.trust) > 0.0 and len(windows):
             rate = 0.3 * self.plan.learning_rate
@@ -301,10 +297,10 @@ class Forecaster:
         self._network().widen.copy_(other._network().widen)
 
     def quantiles_at(self, panel: Panel, windows: np.ndarray) -> np.ndarray:
-        """Forecasts of ``panel`` from ``windows`` (N, 2), pairs of series and origin: (N, Q, K), the user's
-        units.
+        """Forecasts of ``panel`` from ``windows`` (N, 2), pairs of series and origin: (N, Q, K).
 
-        Each uses what lies before its origin, known covariates and the calendar excepted.
+        They are in the user's units. Each uses what lies before its origin, known covariates and the
+        calendar excepted.
         """
         network = self._network()
         network.eval()
@@ -360,9 +356,7 @@ class Forecaster:
         return read_table(data, **{**roles, **columns})
 
     def evaluate(self, data: Any, **columns: Any) -> dict[str, float]:
-        """Scores of this model, as it is, over rolling origins in the last part of ``data``: metric →
-        value.
-        """
+        """Scores of this model, as it is, over rolling origins at the end of ``data``: metric → value."""
         from recurra.tasks.backtest import roll
         from recurra.tasks.scores import scores
 
@@ -413,6 +407,7 @@ class Forecaster:
             "arguments": {**self._arguments(), "quantiles": list(self.quantiles)},
             "plan": dataclasses.asdict(self.plan),
             "names": list(self.names),
+            "lengths": self.lengths,
             "columns": dataclasses.asdict(self.columns),
             "frequency": self.frequency.alias,
             "preparation": self.preparation.to_json(),
@@ -432,6 +427,7 @@ class Forecaster:
             plan = dict(document["plan"])
             forecaster.plan = Plan(**{**plan, "seasons": tuple(plan["seasons"])})
             forecaster.names = tuple(document["names"])
+            forecaster.lengths = {str(name): int(length) for name, length in document["lengths"].items()}
             columns = document["columns"]
             lists = {role: tuple(columns[role]) for role in ("target", "past", "known", "static")}
             words = {name: tuple(values) for name, values in columns["categories"].items()}

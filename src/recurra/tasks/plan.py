@@ -59,9 +59,7 @@ def _lookback(length: int, horizon: int, season: int, seasons: tuple[int, ...]) 
 
 
 def _segment(season: int, lookback: int) -> int:
-    """Steps that the LSTM reads at once: a season or a whole part of it, so that some four to thirty
-    remain.
-    """
+    """Steps that the LSTM reads at once: a season, or whole parts of it, so that four to thirty remain."""
     if 4 <= season <= 24 and lookback >= 2 * season:
         size = season
     elif season > 24:

@@ -76,9 +76,7 @@ class Preparation:
 
     @property
     def past_size(self) -> int:
-        """Features of one past step: remainder, one-step error, observed; covariates; calendar and known
-        ones.
-        """
+        """Features of one past step: remainder, one-step error, observed; covariates; the future's."""
         return 3 + self.past.width + self.future_size
 
     @property
@@ -149,9 +147,7 @@ class Prepared:
         self.windows = Windows(series, preparation.lookback, preparation.horizon)
 
     def _columns(self, index: int, series: Series, frequency: Frequency) -> Series:
-        """The series as windows are cut from it: centred, in usual errors, its states and features as
-        columns.
-        """
+        """The series as windows are cut from it: centred, in usual errors, its states as columns."""
         preparation, smoothed = self.preparation, self.smoothed[index]
         states, centre, usual = smoothed.states, self.centre[index], self.usual[index]
         steps, horizon = len(series.target), preparation.horizon
@@ -180,9 +176,7 @@ class Prepared:
         )
 
     def origins(self, first: Sequence[int] | np.ndarray, last: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Every window with ``first[s]`` ≤ origin ≤ ``last[s]`` and something to learn from: (N, 2)
-        series, origin.
-        """
+        """Windows with ``first[s]`` ≤ origin ≤ ``last[s]`` and something to learn: (N, 2) series, origin."""
         pairs = []
         for index, series in enumerate(self.panel.series):
             start = max(int(first[index]), first_origin(self.smoothed[index].profile), 1)
@@ -224,9 +218,7 @@ class Prepared:
         )
 
     def in_units_of_the_user(self, windows: np.ndarray, remainder: np.ndarray) -> np.ndarray:
-        """Quantiles of the remainder (N, Q, K) → quantiles of the target, in the user's units, sorted
-        along K.
-        """
+        """Quantiles of the remainder (N, Q, K) → of the target, in the user's units, sorted along K."""
         series = windows[:, 0]
         unit = np.array([self.smoothed[index].unit[origin - 1] for index, origin in windows.tolist()])
         z = self.base(windows)[:, :, None] + remainder * unit[:, None, None]

@@ -1,5 +1,4 @@
-"""What remains of a series when its own scale, level, trend and season are taken off: what the network
-learns.
+"""What remains of a series without its own scale, level, trend and season: what the network learns.
 
     y  → transform →  z  → exponential smoothing (tasks.smoothing) →  (z_{o+h} − base_{o,h}) / usual error
 
@@ -85,9 +84,7 @@ def choose_transform(y: np.ndarray, season: int) -> Transform:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was learnt of one series by itself: its transform, smoothing constants and usual one-step
-    error.
-    """
+    """What was learnt of one series: its transform, smoothing constants and usual one-step error."""
 
     transform: Transform
     constants: Constants
@@ -158,7 +155,5 @@ def base_forecast(smoothed: Smoothed, origins: np.ndarray, horizon: int) -> np.n
 
 
 def first_origin(profile: Profile) -> int:
-    """The first origin whose states owe nothing to later values: the start is estimated on two seasons or
-    eight steps.
-    """
+    """The first origin whose states owe nothing to later values: two seasons or eight steps start them."""
     return max(2 * profile.constants.season, 8)

@@ -39,9 +39,7 @@ TRENDS = (
     (0.2, 0.9),
     (0.05, 0.8),
 )
-"""Pairs of β and φ; the first has no trend at all. Every trend is damped: on the M3's series that errs
-less.
-"""
+"""Pairs of β and φ; the first has no trend at all. Every trend is damped: on M3's series that errs less."""
 LAST_VALUE = (1.0, 0.0, 0.0, 0.0)
 """The candidate that forecasts the last value."""
 GAMMA = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
@@ -50,9 +48,7 @@ SELECTION_ORIGINS = 120
 SEASON_PRICE = 0.4
 """A season seen n times must lessen the error by this share of 1/n."""
 SELECTION_SEASONS = 30
-"""Constants are judged on at most the last so many seasons (and not fewer than 1,500 steps) of a long
-series.
-"""
+"""Of a long series the last so many seasons judge the constants, but not fewer than 1,500 steps."""
 
 
 @dataclass(frozen=True)
