@@ -201,18 +201,18 @@ def _backtest_document(result: Backtest | None) -> dict[str, Any] | None:
 
 
 def forecast_csv(forecast: Forecast) -> str:
-    """Long form: unique_id, ds, forecast (the median), then every quantile."""
+    """The forecast's long table as CSV text."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    middle = forecast.quantiles.index(0.5)
-    writer.writerow(["unique_id", "ds", "forecast", *(f"q{quantile:g}" for quantile in forecast.quantiles)])
-    for name, stamps, values in zip(forecast.series, forecast.stamps, forecast.values, strict=True):
-        for stamp, row in zip(stamp_words(stamps), values.tolist(), strict=True):
-            writer.writerow([name, stamp, f"{row[middle]:.8g}", *(f"{value:.8g}" for value in row)])
+    columns = forecast.table()
+    writer.writerow(columns)
+    names, stamps = columns.pop("unique_id"), iso_stamps(columns.pop("ds"))
+    for name, stamp, *values in zip(names, stamps, *columns.values(), strict=True):
+        writer.writerow([name, stamp, *(f"{value:.8g}" for value in values)])
     return text.getvalue()
 
 
-def stamp_words(stamps: np.ndarray) -> list[str]:
+def iso_stamps(stamps: np.ndarray) -> list[str]:
     """ISO dates, with the time of day only where there is one; whole numbers for steps."""
     if stamps.dtype.kind != "M":
         return [str(stamp) for stamp in stamps.tolist()]

@@ -106,14 +106,14 @@ def predict(model: str, data: str, *, out: Path | None, overwrite: bool, as_json
     """See :func:`recurra.cli.app.predict`."""
     if out is not None:
         check_file(out, overwrite=overwrite)
-    from recurra.cli.forecast_job import forecast_csv, stamp_words, to_json
+    from recurra.cli.forecast_job import forecast_csv, iso_stamps, to_json
 
     found = _load(model).predict(_source(data))
     if as_json:
         rows = [
             {
                 "unique_id": name,
-                "ds": stamp_words(stamps),
+                "ds": iso_stamps(stamps),
                 "quantiles": list(found.quantiles),
                 "values": values.tolist(),
             }
