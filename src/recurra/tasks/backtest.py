@@ -88,8 +88,9 @@ def backtest(
     log: Log | None = None,
     **fit: Any,
 ) -> Backtest:
-    """Fit ``forecaster`` on what lies before the first origin, then roll. ``fit`` goes to
-    :meth:`Forecaster.fit`.
+    """Fit ``forecaster`` on what lies before the first origin, then roll.
+
+    ``said`` takes what the baselines did otherwise than asked; ``fit`` goes to :meth:`Forecaster.fit`.
     """
     started = time.perf_counter()
     usable = [s.name for s in before(panel, origins.span).series if np.sum(~np.isnan(s.target)) > 1]

@@ -4,7 +4,7 @@ Windows overlap, so what counts is not how many there are but how many horizons 
 steps they cover: ``held`` back, and ``learnt`` from. Where either is small, what the windows say is pulled
 towards a habit.
 
-Axes: N windows, Q horizon, K quantiles, M members.
+Axes: N windows, Q horizon, K quantiles.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from recurra.tasks.segment_lstm import Example, ForecastNetwork, pinball_loss
 
 TRUSTS = tuple(round(0.1 * step, 1) for step in range(11))
 FEWEST_WINDOWS = 8
+"""Fewer training windows than this show no spread of the remainder."""
 MOST_WINDOWS = 4000
 """Quantiles of the remainder are taken over at most so many training windows."""
 
@@ -38,7 +39,7 @@ def spread(count: int, most: int) -> np.ndarray:
 def remainder_quantiles(prepared: Prepared, windows: np.ndarray, quantiles: tuple[float, ...]) -> Tensor:
     """Quantiles of the smoothing's remainder at each step of the horizon over ``windows`` (N, 2): (Q, K).
 
-    Fewer than ``FEWEST_WINDOWS`` show no spread; there the smoothing's own theory says it.
+    Where the windows are too few to show a spread, the smoothing's own theory says it.
     """
     if len(windows) < FEWEST_WINDOWS:
         return theoretical_quantiles(prepared, quantiles)
@@ -67,11 +68,6 @@ def theoretical_quantiles(prepared: Prepared, quantiles: tuple[float, ...]) -> T
         variance[1:] += np.cumsum(moved**2) / len(prepared.smoothed)
     normal = np.array([NormalDist().inv_cdf(quantile) for quantile in quantiles])
     return torch.from_numpy(np.sqrt(variance)[:, None] * normal).float()
-
-
-def middle_correction(network: ForecastNetwork, batch: Example) -> Tensor:
-    """The members' median correction, (N, Q, K) or (N, Q, 1)."""
-    return torch.quantile(network(batch.past, batch.future, batch.static, batch.series), 0.5, dim=0)
 
 
 def judge_trust(network: ForecastNetwork, batches: Sequence[Example], *, held: float, habit: float) -> None:
@@ -112,7 +108,7 @@ def judge_width(
 def _corrections(network: ForecastNetwork, batches: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
     """The members' median corrections, the targets and which are observed, of all batches."""
     with torch.no_grad():
-        corrections = torch.cat([middle_correction(network, batch) for batch in batches])
+        corrections = torch.cat([network.correction(batch) for batch in batches])
     return (
         corrections,
         torch.cat([batch.target for batch in batches]),

@@ -31,7 +31,6 @@ from recurra.tasks.calibration import (
     horizons,
     judge_trust,
     judge_width,
-    middle_correction,
     remainder_quantiles,
     spread,
     usual_trust,
@@ -170,7 +169,7 @@ class Forecaster:
             losses = []
             for batch in batches:
                 b = batch.to(network.start.device)
-                forecast = network.start + middle_correction(network, b)
+                forecast = network.start + network.correction(b)
                 loss = pinball_loss(forecast, b.target, b.observed, network.quantiles)
                 losses.append(loss.item() * int(b.observed.sum()))
             return sum(losses) / max(sum(int(b.observed.sum()) for b in batches), 1)

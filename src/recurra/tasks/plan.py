@@ -74,8 +74,7 @@ def _segment(season: int, lookback: int) -> int:
 def choose_plan(panel: Panel, horizon: int, season: int | None = None, lookback: int | None = None) -> Plan:
     """The plan for ``panel`` (S series), see :class:`Plan`.
 
-    Raises DataError where the longest series is too short to hold one training window, naming the least
-    length.
+    Raises DataError where the longest series cannot hold one training window, naming the least length.
     """
     lengths = [len(series.target) for series in panel.series]
     longest = max(lengths)

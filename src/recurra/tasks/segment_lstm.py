@@ -178,12 +178,12 @@ class ForecastNetwork(nn.Module):
         return pinball_loss(forecast, batch.target, batch.observed, self.quantiles)
 
     def forecast(self, batch: Example) -> Tensor:
-        """Quantiles of the remainder: the members' median, trusted and widened as validation taught. (N,
-        Q, K).
-        """
-        corrections = self(batch.past, batch.future, batch.static, batch.series)
-        middle = torch.quantile(corrections, 0.5, dim=0)
-        return self.widened(self.start + self.trust * middle)
+        """Quantiles of the remainder, trusted and widened as windows held back taught: (N, Q, K)."""
+        return self.widened(self.start + self.trust * self.correction(batch))
+
+    def correction(self, batch: Example) -> Tensor:
+        """The median of the members' corrections, (N, Q, K) or (N, Q, 1)."""
+        return torch.quantile(self(batch.past, batch.future, batch.static, batch.series), 0.5, dim=0)
 
     def widened(self, forecast: Tensor) -> Tensor:
         """Move each quantile of (N, Q, K) from the median by its own factor, after putting them in order."""

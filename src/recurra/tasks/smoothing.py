@@ -83,9 +83,7 @@ def candidates(season: int) -> np.ndarray:
 
 
 def _start(y: np.ndarray, season: int) -> tuple[float, float, np.ndarray]:
-    """Level and trend just before the first step, and the first season (m,), from the first two or so
-    seasons.
-    """
+    """Level and trend just before the first step, and the first season (m,), from two seasons or 8 steps."""
     head = y[: max(2 * season, min(len(y), 8))]
     seen = ~np.isnan(head)
     t = np.arange(len(head), dtype=np.float64)
