@@ -37,10 +37,17 @@ class Problem:
     w_hr: Tensor | None
     lengths: Tensor | None
     reverse: bool
+    resets: Tensor | None = None
+    reset_to_initial: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        chosen: dict[str, Any] = {"lengths": self.lengths, "reverse": self.reverse}
+        chosen: dict[str, Any] = {
+            "lengths": self.lengths,
+            "reverse": self.reverse,
+            "resets": self.resets,
+            "reset_to_initial": self.reset_to_initial,
+        }
         if self.w_hr is not None:
             chosen["w_hr"] = self.w_hr
         if self.kind in ("tanh", "relu"):
@@ -219,13 +226,19 @@ def problems(draw: st.DrawFn) -> Problem:
     n, t, f, h = (draw(st.integers(low, 9)) for low in (1, 0, 1, 1))
     dtype = draw(st.sampled_from([torch.int64, torch.int32, torch.int16, torch.uint8]))
     lengths = draw(st.none() | st.lists(st.integers(0, t), min_size=n, max_size=n))
-    return make(
+    resets = draw(st.none() | st.lists(st.booleans(), min_size=n * t, max_size=n * t))
+    problem = make(
         draw(st.sampled_from(KINDS)),
         (n, t, f, h),
         lengths=None if lengths is None else torch.tensor(lengths, dtype=dtype),
         reverse=draw(st.booleans()),
         bias=draw(st.booleans()),
         seed=draw(st.integers(0, 2**31)),
+    )
+    return replace(
+        problem,
+        resets=None if resets is None else torch.tensor(resets, dtype=torch.bool).view(n, t),
+        reset_to_initial=draw(st.booleans()),
     )
 
 
@@ -248,6 +261,7 @@ def test_each_row_is_as_if_it_ran_alone(problem: Problem) -> None:
                 x=problem.x[row : row + 1, :length],
                 states=tuple(s[row : row + 1] for s in problem.states),
                 lengths=None,
+                resets=None if problem.resets is None else problem.resets[row : row + 1, :length],
             )
         )
         for name, state, expected in zip(together._fields, together, alone, strict=True):

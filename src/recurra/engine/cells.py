@@ -10,6 +10,13 @@ What `lstm`, `gru` and `rnn` have in common:
   whatever `x` holds there, NaN included, touches nothing. 0 ≤ lengths ≤ T is the caller's to check: looking
   at values here would forbid `vmap` and `torch.compile`.
 * `reverse=True` reads each row from its own last step down to step 0. Step t's output stays at index t.
+* `resets` (N, T), bool: True where step t begins a new sequence in that row, as where one episode ends and
+  the next begins. Each piece between resets is as if it ran by itself: the state is put back before step t
+  is read or, in reverse, between reading step t and step t-1. It is put back to zeros or, with
+  `reset_to_initial=True`, to the row's own initial state. So a reset at step 0 drops the initial state
+  forward, unless that is what it puts back, and does nothing in reverse, where the step read first always
+  starts from the initial state. Resets at or beyond a row's length count for nothing. Neither a gradient nor
+  NaN crosses a reset. Shape and dtype are the caller's to check.
 * T = 0 gives an empty output, and the initial states as final ones.
 * Nothing is written in place, so autograd, double backward, forward mode and `vmap` all go through.
 
@@ -63,6 +70,8 @@ def lstm(
     w_hr: Tensor | None = None,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_to_initial: bool = False,
 ) -> LSTMStates:
     """One LSTM layer in one direction, forget gate included (Gers et al. 2000; Graves 2013, no peepholes).
 
@@ -77,15 +86,19 @@ def lstm(
 
     x: (N, T, F). h_0: (N, H), or (N, P) with a projection. c_0: (N, H).
     w_ih: (4H, F) and w_hh: (4H, H|P), rows in the order i f g o. b_ih, b_hh: (4H), added to each other.
-    w_hr: (P, H), the projection (Sak et al. 2014). lengths: (N,). See the module's text for the rest.
+    w_hr: (P, H), the projection (Sak et al. 2014). lengths: (N,). resets: (N, T) bool, where h and c are put
+    back, to zeros or to h_0 and c_0. See the module's text for the rest.
     """
     active = active_steps(x, lengths)
+    restart = restart_steps(x, resets, active, reverse)
     inputs = linear(clear_beyond(x, active), w_ih, b_ih).unbind(1)  # T of (N, 4H)
     h, c = begin(h_0, lengths), begin(c_0, lengths)
+    h_again, c_again = (h, c) if reset_to_initial else (None, None)
     hiddens: list[Tensor] = []
     gates: list[Tensor] = []
     cells: list[Tensor] = []
     for t in reading_order(x.shape[1], reverse):
+        h, c = put_back(restart, t, h, h_again), put_back(restart, t, c, c_again)
         i, f, g, o = (inputs[t] + linear(h, w_hh, b_hh)).chunk(4, dim=-1)
         i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
         cell = f * c + i * g
@@ -115,6 +128,8 @@ def gru(
     *,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_to_initial: bool = False,
 ) -> GRUStates:
     """One GRU layer in one direction (Cho et al. 2014), in the form of torch and cuDNN.
 
@@ -129,15 +144,19 @@ def gru(
     so all three products are one, and b_hn cannot be merged into b_in.
 
     x: (N, T, F). h_0: (N, H). w_ih: (3H, F) and w_hh: (3H, H), rows in the order r z n.
-    b_ih, b_hh: (3H). lengths: (N,). See the module's text for the rest.
+    b_ih, b_hh: (3H). lengths: (N,). resets: (N, T) bool, where h is put back, to zeros or to h_0. See the
+    module's text for the rest.
     """
     active = active_steps(x, lengths)
+    restart = restart_steps(x, resets, active, reverse)
     inputs = linear(clear_beyond(x, active), w_ih, b_ih).unbind(1)  # T of (N, 3H)
     h = begin(h_0, lengths)
+    h_again = h if reset_to_initial else None
     hiddens: list[Tensor] = []
     gates: list[Tensor] = []
     candidates: list[Tensor] = []
     for t in reading_order(x.shape[1], reverse):
+        h = put_back(restart, t, h, h_again)
         r_x, z_x, n_x = inputs[t].chunk(3, dim=-1)
         r_h, z_h, n_h = linear(h, w_hh, b_hh).chunk(3, dim=-1)
         r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
@@ -166,22 +185,28 @@ def rnn(
     nonlinearity: str = "tanh",
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_to_initial: bool = False,
 ) -> RNNStates:
     """One plain recurrent layer in one direction (Elman 1990), φ = tanh or relu::
 
         h_t = φ(W x_t + b_ih + R h + b_hh)
 
     x: (N, T, F). h_0: (N, H). w_ih: (H, F). w_hh: (H, H). b_ih, b_hh: (H). lengths: (N,).
+    resets: (N, T) bool, where h is put back, to zeros or to h_0.
     Raises ValueError for another nonlinearity. See the module's text for the rest.
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
     activate = torch.tanh if nonlinearity == "tanh" else torch.relu
     active = active_steps(x, lengths)
+    restart = restart_steps(x, resets, active, reverse)
     inputs = linear(clear_beyond(x, active), w_ih, b_ih).unbind(1)  # T of (N, H)
     h = begin(h_0, lengths)
+    h_again = h if reset_to_initial else None
     hiddens: list[Tensor] = []
     for t in reading_order(x.shape[1], reverse):
+        h = put_back(restart, t, h, h_again)
         hiddens.append(activate(inputs[t] + linear(h, w_hh, b_hh)))
         h = advance(active, t, hiddens[-1], h)
     return RNNStates(output=stack_steps(hiddens, h_0, active, reverse), h_n=finish(h, h_0, lengths))
@@ -198,6 +223,18 @@ def active_steps(x: Tensor, lengths: Tensor | None) -> Tensor | None:
         return None
     steps = torch.arange(x.shape[1], device=x.device)
     return (steps < lengths.to(x.device).unsqueeze(-1)).unsqueeze(-1)
+
+
+def restart_steps(x: Tensor, resets: Tensor | None, active: Tensor | None, reverse: bool) -> Tensor | None:
+    """(N, T, 1) bool: True where the state is put back just before step t is *read*. None without resets."""
+    if resets is None:
+        return None
+    begins = resets.to(x.device).unsqueeze(-1)
+    if active is not None:
+        begins = begins & active
+    if reverse:  # the piece that begins at step t + 1 has been read when step t is about to be
+        begins = torch.cat((begins[:, 1:], torch.zeros_like(begins[:, :1])), dim=1)
+    return begins
 
 
 def clear_beyond(values: Tensor, active: Tensor | None) -> Tensor:
@@ -217,6 +254,16 @@ def begin(initial: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return initial
     return initial.masked_fill((lengths.to(initial.device) == 0).unsqueeze(-1), 0)
+
+
+def put_back(restart: Tensor | None, t: int, state: Tensor, initial: Tensor | None) -> Tensor:
+    """`state` (N, H), with `initial` (N, H), or zeros where that is None, in rows that restart at step t."""
+    if restart is None:
+        return state
+    # Selecting, not multiplying by zero, which would carry NaN across, forward and backward.
+    if initial is None:
+        return state.masked_fill(restart[:, t], 0)
+    return torch.where(restart[:, t], initial, state)
 
 
 def finish(state: Tensor, initial: Tensor, lengths: Tensor | None) -> Tensor:

@@ -13,6 +13,10 @@ Each function takes the states that its forward pass in `recurra.engine.cells` r
 with respect to the output (N, T, P|H) and the final states (N, P|H), then that forward pass's own arguments.
 h_{t-1} below is the hidden state of the step *read* before, whichever the direction. `docs/lstm.md` derives
 it all.
+
+Where `resets` put the state back before step t is read, h_{t-1} and c_{t-1} are what it was put back to, and
+what step t passes back goes there: nowhere if that is zeros, into dh_0 and dc_0 if it is the initial state,
+which then sum over every such step. The step read before gets exactly zero.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from recurra.engine.cells import (
     advance,
     clear_beyond,
     reading_order,
+    restart_steps,
     stack_steps,
 )
 
@@ -81,6 +86,8 @@ def lstm_backward(
     w_hr: Tensor | None = None,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_to_initial: bool = False,
 ) -> LSTMGradients:
     """Backward pass of `lstm`. At each step, from the step read last to the step read first::
 
@@ -96,10 +103,13 @@ def lstm_backward(
     d_output: (N, T, P|H). d_h_n: (N, P|H). d_c_n: (N, H). The rest as in `lstm`.
     """
     active = active_steps(x, lengths)
-    h_before = states_before(states.output, h_0, active, reverse)
-    c_before = states_before(states.cell, c_0, active, reverse)
+    restart = restart_steps(x, resets, active, reverse)
+    h_again, c_again = (h_0, c_0) if reset_to_initial else (None, None)
+    h_before = states_before(states.output, h_0, active, reverse, restart, h_again)
+    c_before = states_before(states.cell, c_0, active, reverse, restart, c_again)
     tanh_c = torch.tanh(states.cell)
     dh_next, dc_next = d_h_n, d_c_n
+    dh_again, dc_again = torch.zeros_like(h_0), torch.zeros_like(c_0)
     deltas: list[Tensor] = []
     d_hiddens: list[Tensor] = []
     for t in reversed(reading_order(x.shape[1], reverse)):
@@ -115,6 +125,8 @@ def lstm_backward(
         d_hiddens.append(dh)
         dh_next = advance(active, t, deltas[-1] @ w_hh, dh_next)
         dc_next = advance(active, t, dc * f, dc_next)
+        dh_next, dh_again = part_at_restart(restart, t, dh_next, dh_again)
+        dc_next, dc_again = part_at_restart(restart, t, dc_next, dc_again)
 
     delta = stack_steps(deltas, c_0.repeat(1, 4), active, not reverse)  # (N, T, 4H)
     d_w_hr = None
@@ -123,8 +135,8 @@ def lstm_backward(
         d_w_hr = over_all_steps(d_hidden, states.gates[:, :, 3] * tanh_c)
     return LSTMGradients(
         x=delta @ w_ih,
-        h_0=dh_next,
-        c_0=dc_next,
+        h_0=dh_next + dh_again if reset_to_initial else dh_next,
+        c_0=dc_next + dc_again if reset_to_initial else dc_next,
         w_ih=over_all_steps(delta, clear_beyond(x, active)),
         w_hh=over_all_steps(delta, h_before),
         bias=delta.sum((0, 1)),
@@ -143,6 +155,8 @@ def gru_backward(
     *,
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_to_initial: bool = False,
 ) -> GRUGradients:
     """Backward pass of `gru`. With q_t = R_n h_{t-1} + b_hn, at each step, from the last read to the first::
 
@@ -156,8 +170,10 @@ def gru_backward(
     d_output: (N, T, H). d_h_n: (N, H). The rest as in `gru`.
     """
     active = active_steps(x, lengths)
-    h_before = states_before(states.output, h_0, active, reverse)
-    dh_next = d_h_n
+    restart = restart_steps(x, resets, active, reverse)
+    h_again = h_0 if reset_to_initial else None
+    h_before = states_before(states.output, h_0, active, reverse, restart, h_again)
+    dh_next, dh_again = d_h_n, torch.zeros_like(h_0)
     deltas: list[Tensor] = []
     epsilons: list[Tensor] = []
     for t in reversed(reading_order(x.shape[1], reverse)):
@@ -169,12 +185,13 @@ def gru_backward(
         deltas.append(torch.cat((delta_r, delta_z, delta_n), dim=1))
         epsilons.append(torch.cat((delta_r, delta_z, delta_n * r), dim=1))
         dh_next = advance(active, t, dh * z + epsilons[-1] @ w_hh, dh_next)
+        dh_next, dh_again = part_at_restart(restart, t, dh_next, dh_again)
 
     delta = stack_steps(deltas, h_0.repeat(1, 3), active, not reverse)  # (N, T, 3H)
     epsilon = stack_steps(epsilons, h_0.repeat(1, 3), active, not reverse)
     return GRUGradients(
         x=delta @ w_ih,
-        h_0=dh_next,
+        h_0=dh_next + dh_again if reset_to_initial else dh_next,
         w_ih=over_all_steps(delta, clear_beyond(x, active)),
         w_hh=over_all_steps(epsilon, h_before),
         b_ih=delta.sum((0, 1)),
@@ -194,6 +211,8 @@ def rnn_backward(
     nonlinearity: str = "tanh",
     lengths: Tensor | None = None,
     reverse: bool = False,
+    resets: Tensor | None = None,
+    reset_to_initial: bool = False,
 ) -> RNNGradients:
     """Backward pass of `rnn`. At each step, from the step read last to the step read first::
 
@@ -205,37 +224,69 @@ def rnn_backward(
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
     active = active_steps(x, lengths)
+    restart = restart_steps(x, resets, active, reverse)
     h = states.output
+    h_before = states_before(h, h_0, active, reverse, restart, h_0 if reset_to_initial else None)
     slope = 1 - h**2 if nonlinearity == "tanh" else (h > 0).to(h.dtype)
-    dh_next = d_h_n
+    dh_next, dh_again = d_h_n, torch.zeros_like(h_0)
     deltas: list[Tensor] = []
     for t in reversed(reading_order(x.shape[1], reverse)):
         deltas.append((d_output[:, t] + dh_next) * slope[:, t])
         dh_next = advance(active, t, deltas[-1] @ w_hh, dh_next)
+        dh_next, dh_again = part_at_restart(restart, t, dh_next, dh_again)
 
     delta = stack_steps(deltas, h_0, active, not reverse)  # (N, T, H)
     return RNNGradients(
         x=delta @ w_ih,
-        h_0=dh_next,
+        h_0=dh_next + dh_again if reset_to_initial else dh_next,
         w_ih=over_all_steps(delta, clear_beyond(x, active)),
-        w_hh=over_all_steps(delta, states_before(h, h_0, active, reverse)),
+        w_hh=over_all_steps(delta, h_before),
         bias=delta.sum((0, 1)),
     )
 
 
-def states_before(states: Tensor, initial: Tensor, active: Tensor | None, reverse: bool) -> Tensor:
-    """(N, T, H): at index t the state of the step read before t; the initial one where t is read first."""
+def part_at_restart(
+    restart: Tensor | None, t: int, d_state: Tensor, d_again: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What step t passes back, `d_state` (N, H), parted: to the step read before, and to what was put back.
+
+    `d_again` (N, H) is the sum so far of the second.
+    """
+    if restart is None:
+        return d_state, d_again
+    return d_state.masked_fill(restart[:, t], 0), d_again + d_state.masked_fill(~restart[:, t], 0)
+
+
+def states_before(
+    states: Tensor,
+    initial: Tensor,
+    active: Tensor | None,
+    reverse: bool,
+    restart: Tensor | None,
+    again: Tensor | None,
+) -> Tensor:
+    """(N, T, H): at index t the state that step t read.
+
+    That is the state of the step read before; `initial` (N, H) where t is read first; and where the state was
+    put back, `again` (N, H), or zeros if that is None.
+    """
     steps = states.shape[1]
     if steps == 0:
         return states
     first = initial.unsqueeze(1)
     if not reverse:
-        return clear_beyond(torch.cat((first, states[:, :-1]), dim=1), active)
-    if active is None:
-        return torch.cat((states[:, 1:], first), dim=1)
-    after = torch.cat((active[:, 1:], torch.zeros_like(active[:, :1])), dim=1)  # False at a row's last step
-    shifted = torch.cat((states[:, 1:], torch.zeros_like(first)), dim=1)
-    return clear_beyond(torch.where(after, shifted, first), active)
+        before = torch.cat((first, states[:, :-1]), dim=1)
+    elif active is None:
+        before = torch.cat((states[:, 1:], first), dim=1)
+    else:
+        # False at a row's last step
+        after = torch.cat((active[:, 1:], torch.zeros_like(active[:, :1])), dim=1)
+        shifted = torch.cat((states[:, 1:], torch.zeros_like(first)), dim=1)
+        before = torch.where(after, shifted, first)
+    if restart is not None:
+        put_back = torch.zeros_like(first) if again is None else again.unsqueeze(1)
+        before = torch.where(restart, put_back, before)
+    return clear_beyond(before, active)
 
 
 def over_all_steps(left: Tensor, right: Tensor) -> Tensor:
