@@ -2,7 +2,7 @@
 
 Importing this module never fails: :func:`available` and :func:`why_not` say whether the engine is there.
 The environment variable RECURRA_ISA=generic|avx2|avx512|neon chooses the kernels; without it, they are the
-best that this CPU and operating system can run.
+best that this CPU and operating system can run; :func:`use` chooses others for a while.
 """
 
 from __future__ import annotations
@@ -10,10 +10,16 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from recurra.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -77,3 +83,76 @@ def cpu() -> Cpu:
     except ValueError as error:
         raise ArgumentError(str(error)) from None
     return Cpu(platform.machine(), features, isa, _module.compiler, _module.flags)
+
+
+_kernels: Any = None  # of the ISA in use; chosen when first asked for
+
+
+def kernels() -> Any:
+    """The kernels in use (`recurra.engine._native.Kernels`), or None without the engine.
+
+    Raises ArgumentError when RECURRA_ISA names something unknown, or something that this CPU cannot run.
+    """
+    global _kernels
+    if _kernels is None and _module is not None:
+        _kernels = _module.kernels(cpu().isa)
+    return _kernels
+
+
+@contextmanager
+def use(isa: str) -> Iterator[None]:
+    """Inside the block, the kernels of this ISA do the work. Raises ArgumentError as `cpu` does."""
+    global _kernels
+    if _module is None:
+        raise ArgumentError(f"isa: the native engine is not loaded; {_why_not}")
+    try:
+        chosen = _module.kernels(_module.choose(_module.features(), isa))
+    except ValueError as error:
+        raise ArgumentError(str(error)) from None
+    before, _kernels = _kernels, chosen
+    try:
+        yield
+    finally:
+        _kernels = before
+
+
+def isas() -> tuple[str, ...]:
+    """The ISAs that have kernels in this build and run on this CPU, best first; none without the engine."""
+    if _module is None:
+        return ()
+    runs = []
+    for isa in ("avx512", "avx2", "neon", "generic"):
+        try:
+            _module.kernels(_module.choose(_module.features(), isa))
+        except ValueError:
+            continue
+        runs.append(isa)
+    return tuple(runs)
+
+
+def thread_runtime() -> str | None:
+    """The library whose threads do the work, as in `libgomp.so.1`; None without the engine."""
+    importlib.import_module("torch")  # it brings the library, and the engine looks for it once
+    return None if _module is None else str(_module.thread_runtime())
+
+
+def peak(threads: int) -> float:
+    """Fused multiply-adds that this many threads reach with the ISA in use, measured, in float32 GFLOP/s.
+
+    Raises ArgumentError without the engine.
+    """
+    if _module is None:
+        raise ArgumentError(f"peak: the native engine is not loaded; {_why_not}")
+    return float(kernels().peak(threads))
+
+
+def schedule(rows: int, steps: int, lengths: Tensor | None) -> Any:
+    """Which rows run at which step. lengths: (N,) int64 on the CPU, contiguous, or None: all T."""
+    assert _module is not None
+    return _module.Schedule(rows, steps, 0 if lengths is None else lengths.data_ptr())
+
+
+def packed_schedule(batch_sizes: Tensor) -> Any:
+    """The same for a PackedSequence. batch_sizes: (T,) int64 on the CPU, contiguous."""
+    assert _module is not None
+    return _module.Schedule.packed(batch_sizes.data_ptr(), batch_sizes.numel())

@@ -1,0 +1,247 @@
+// Backward: the time loop of one layer in one direction, from the step read last to the step read first.
+#pragma once
+
+#include "gemm.h"
+#include "layout.h"
+#include "team.h"
+
+namespace recurra::RECURRA_ISA {
+namespace {
+
+// Floats between the ends of one entry's gradients and the next's: rows a power of two apart would fall into the
+// same sets of the cache.
+constexpr i64 delta_gap = 16;
+constexpr i64 input_rows = 192;  // rows of the input's gradient made at once
+
+// What all threads share while one direction of one layer goes backward.
+struct BackwardShared {
+    float *w_ih, *w_hh, *w_hr;  // panels: (gates, F), (gates, P), (P, H)
+    float* delta;               // (entries, delta_width) gradients of the pre-activations
+    float* d_hidden;            // (entries, state_width) gradients of projected hidden states
+    float* d_state;             // (N, state_width) by rank: gradient of the hidden state
+    float* d_shown;             // (N, cell_width) by rank: of what the projection multiplies
+    float* carry;               // (N, cell_width) by rank: what the cell passes back beside the hidden state
+    const float* zeros;
+    const void** tables;
+};
+constexpr int backward_tables = 2;
+
+template <class C>
+struct Backward {
+    const Problem& problem;
+    const Layer& layer;
+    const Direction& direction;
+    const BackwardShared& shared;
+    Reading reading;
+    Team team;
+    Part part;
+    Layout<C> layout;
+    Share units, states;  // vectors of units, and of hidden states, this thread's
+
+    i64 state() const { return state_size(problem); }
+    i64 delta_width() const { return layout.gates_width() + delta_gap; }
+    // The gates of a row as the left factor of the product that gives the state's, or the input's, gradient.
+    static constexpr i64 unit_vector = C::slots * lanes;
+    Runs h_runs() const { return runs(Layout<C>::h_slots); }
+    Runs x_runs() const { return runs(Layout<C>::x_slots); }
+    Runs runs(i64 used) const {
+        if (used == C::slots) return {1, layout.gates_width(), 0};
+        return {layout.vectors(), used * lanes, unit_vector};
+    }
+    Panels h_panels() const { return {shared.w_hh, layout.vectors() * Layout<C>::h_slots * lanes, state()}; }
+    Panels x_panels() const {
+        return {shared.w_ih, layout.vectors() * Layout<C>::x_slots * lanes, layer.features};
+    }
+    Panels r_panels() const { return {shared.w_hr, problem.projection, problem.hidden}; }
+    i64 state_width() const { return round_up(state(), lanes); }
+    float* delta(i64 rank, i64 step) const { return shared.delta + reading.entry(rank, step) * delta_width(); }
+};
+
+// Packs (gates, columns) into panels whose rows follow the order of the gates' vectors. Unit vectors `share`.
+template <class C>
+void pack_backward(const Layout<C>& layout, const Panels& panels, const float* weights, int from, int to,
+                   int (*gate_of)(int), Share share, float* packed) {
+    for (i64 panel = 0; panel < panels.count(); panel++) {
+        const i64 width = panels.width(panel) * lanes, column = panel * panel_vectors * lanes;
+        const i64 columns = smaller(width, panels.columns - column);
+        for (i64 v = share.first; v < share.last; v++)
+            for (int slot = from; slot < to; slot++)
+                for (i64 lane = 0; lane < lanes; lane++) {
+                    const i64 k = (v * (to - from) + slot - from) * lanes + lane, unit = v * lanes + lane;
+                    float* row = packed + (panels.at(panel, k) - panels.data);
+                    const i64 real = unit < layout.hidden ? columns : 0;
+                    if (real)
+                        memcpy(row, weights + (gate_of(slot) * layout.hidden + unit) * panels.columns + column,
+                               real * sizeof(float));
+                    memset(row + real, 0, (width - real) * sizeof(float));
+                }
+    }
+}
+
+// Packs (K, columns) into the panels share.first..share.last.
+inline void pack_plain(const Panels& panels, const float* weights, Share share, float* packed) {
+    for (i64 panel = share.first; panel < share.last; panel++) {
+        const i64 width = panels.width(panel) * lanes, column = panel * panel_vectors * lanes;
+        const i64 columns = smaller(width, panels.columns - column);
+        for (i64 k = 0; k < panels.depth; k++) {
+            float* row = packed + (panels.at(panel, k) - panels.data);
+            memcpy(row, weights + k * panels.columns + column, columns * sizeof(float));
+            memset(row + columns, 0, (width - columns) * sizeof(float));
+        }
+    }
+}
+
+// Adds to the gradient of the initial state (columns of one vector).
+RECURRA_INLINE void add(float* to, V v, i64 n) {
+    if (to) store(to, load(to, n) + v, n);
+}
+
+// The hidden state's gradient at `step`: from the step after or, where the row ends, from h_n; and from the output.
+template <class C>
+void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
+    const Direction& d = b.direction;
+    const i64 row = b.reading.row(rank), state = b.state();
+    const bool cut = goes_on && b.reading.resets_before(rank, step + 1);
+    const bool to_initial = b.problem.schedule.reset_to_initial && d.d_h_0;
+    const float* ends = d.d_h_n && !goes_on ? d.d_h_n + row * state : nullptr;
+    const float* d_y = b.layer.d_y.data ? at(b.layer.d_y, row, b.reading.time(rank, step)) : nullptr;
+    float* to = b.shared.d_state + rank * b.state_width();
+    float* kept = b.problem.projection ? b.shared.d_hidden + b.reading.entry(rank, step) * b.state_width() : nullptr;
+    for (i64 v = b.states.first; v < b.states.last; v++) {
+        const i64 column = v * lanes, n = smaller(lanes, state - column);
+        V dh = goes_on ? load(to + column) : ends ? load(ends + column, n) : V{};
+        if constexpr (C::carries_hidden) dh += load(b.shared.carry + rank * b.layout.cell_width() + column);
+        if (cut) {
+            if (to_initial) add(d.d_h_0 + row * state + column, dh, n);
+            dh = V{};
+        }
+        if (d_y) dh += load(d_y + column, n);
+        store(to + column, dh);
+        if (kept) store(kept + column, dh);
+    }
+}
+
+// From the gradient of what the cell shows to those of its gates, and what the cell passes to the step before.
+template <class C>
+void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
+    const Direction& d = b.direction;
+    const i64 row = b.reading.row(rank), hidden = b.layout.hidden, state = b.state();
+    const i64 entry = b.reading.entry(rank, step), cell_width = b.layout.cell_width();
+    const bool cut = C::has_cell && goes_on && b.reading.resets_before(rank, step + 1);
+    const bool to_initial = b.problem.schedule.reset_to_initial && d.d_c_0;
+    const bool reset = b.reading.resets_before(rank, step), first = step == 0 || reset;
+    const bool initial = !reset || b.problem.schedule.reset_to_initial;
+    const float *c = nullptr, *c_before = nullptr, *h_before = nullptr;
+    if constexpr (C::has_cell) {
+        c = d.cell + entry * cell_width;
+        c_before = !first              ? d.cell + b.reading.entry(rank, step - 1) * cell_width
+                   : initial && d.c_0 ? d.c_0 + row * hidden
+                                      : b.shared.zeros;
+    }
+    if constexpr (C::carries_hidden)
+        h_before = !first              ? at(b.layer.y, row, b.reading.time(rank, step - 1))
+                   : initial && d.h_0 ? d.h_0 + row * state
+                                      : b.shared.zeros;
+    const float* dh = b.problem.projection ? b.shared.d_shown + rank * cell_width
+                                           : b.shared.d_state + rank * b.state_width();
+    const float* gates = d.gates + entry * b.layout.gates_width();
+    float *carry = b.shared.carry + rank * cell_width, *delta = b.delta(rank, step);
+    for (i64 v = b.units.first; v < b.units.last; v++) {
+        const i64 column = v * lanes, n = b.layout.units(v);
+        V a[C::slots], passed = load(carry + column);
+        RECURRA_UNROLL
+        for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes);
+        if (cut) {
+            if (to_initial) add(d.d_c_0 + row * hidden + column, passed, n);
+            passed = V{};
+        }
+        const V before = c_before ? load(c_before + column, n) : V{};
+        passed = C::backward(a, c ? load(c + column) : V{}, before, h_before ? load(h_before + column, n) : V{},
+                             load(dh + column, n), passed);
+        store(carry + column, passed);
+        RECURRA_UNROLL
+        for (int s = 0; s < C::slots; s++) store(delta + (v * C::slots + s) * lanes, a[s]);
+    }
+}
+
+// The gradients of the initial states: what is left when all steps are done.
+template <class C>
+void reach_start(const Backward<C>& b, i64 rank) {
+    const Direction& d = b.direction;
+    const i64 row = b.reading.row(rank), hidden = b.layout.hidden, state = b.state();
+    const bool goes_on = b.reading.length(rank) > 0;
+    if (b.reading.resets_before(rank, 0) && !b.problem.schedule.reset_to_initial) return;
+    const float* from = goes_on ? b.shared.d_state + rank * b.state_width() : d.d_h_n ? d.d_h_n + row * state : nullptr;
+    const float* carry = b.shared.carry + rank * b.layout.cell_width();
+    if (d.d_h_0)
+        for (i64 v = b.states.first; v < b.states.last; v++) {
+            const i64 column = v * lanes, n = smaller(lanes, state - column);
+            const V dh = from ? load(from + column, n) : V{};
+            add(d.d_h_0 + row * state + column, C::carries_hidden ? dh + load(carry + column) : dh, n);
+        }
+    if (C::has_cell && d.d_c_0)
+        for (i64 v = b.units.first; v < b.units.last; v++)
+            if (b.layout.units(v) > 0)
+                add(d.d_c_0 + row * hidden + v * lanes, load(carry + v * lanes), b.layout.units(v));
+}
+
+// What the states' gradients are before the last step: d_c_n in the carry, zeros in those of the initial states.
+template <class C>
+void begin_backward(const Backward<C>& b) {
+    const Direction& d = b.direction;
+    const i64 hidden = b.layout.hidden, state = b.state();
+    for (i64 i = 0; i < b.part.rows; i++) {
+        const i64 rank = b.part.rank(i), row = b.reading.row(rank);
+        for (i64 v = b.units.first; v < b.units.last; v++) {
+            const i64 column = v * lanes, n = b.layout.units(v);
+            const bool given = C::has_cell && d.d_c_n && n > 0;
+            store(b.shared.carry + rank * b.layout.cell_width() + column,
+                  given ? load(d.d_c_n + row * hidden + column, n) : V{});
+            if (C::has_cell && d.d_c_0 && n > 0) store(d.d_c_0 + row * hidden + column, V{}, n);
+        }
+        for (i64 v = b.states.first; v < b.states.last; v++)
+            if (d.d_h_0) store(d.d_h_0 + row * state + v * lanes, V{}, smaller(lanes, state - v * lanes));
+    }
+}
+
+// All steps of this thread's rows, from the last to the first: fills shared.delta.
+template <class C>
+void backward_steps(const Backward<C>& b) {
+    const Part& part = b.part;
+    const i64 capacity = part.by_units ? part.rows : ceil_div(b.problem.schedule.rows, b.team.size);
+    const float** left = (const float**)(b.shared.tables + b.team.id * backward_tables * capacity);
+    float** out = (float**)(left + capacity);
+    const Panels to_state = b.h_panels(), to_shown = b.r_panels();
+    const i64 projection = b.problem.projection;
+    begin_backward(b);
+    for (i64 step = b.problem.schedule.steps - 1; step >= -1; step--) {
+        const i64 going = step + 1 < b.problem.schedule.steps ? part.below(b.reading.ranks(step + 1)) : 0;
+        const i64 count = step >= 0 ? part.below(b.reading.ranks(step)) : 0;
+        if (step >= 0 && b.reading.ranks(step) == 0) continue;
+        if (step >= 0 || b.direction.d_h_0) {
+            for (i64 i = 0; i < going; i++) {
+                left[i] = b.delta(part.rank(i), step + 1) + C::h_from * lanes;
+                out[i] = b.shared.d_state + part.rank(i) * b.state_width();
+            }
+            product(left, b.h_runs(), to_state, 0, b.states.first / panel_vectors,
+                    ceil_div(b.states.last, panel_vectors), out, going, false);
+        }
+        if (step < 0) break;
+        for (i64 i = 0; i < count; i++) receive(b, part.rank(i), step, i < going);
+        if (projection) {
+            if (part.by_units) b.team.wait();
+            for (i64 i = 0; i < count; i++) {
+                left[i] = b.shared.d_state + part.rank(i) * b.state_width();
+                out[i] = b.shared.d_shown + part.rank(i) * b.layout.cell_width();
+            }
+            product(left, {1, projection, 0}, to_shown, 0, b.units.first / panel_vectors,
+                    smaller(to_shown.count(), ceil_div(b.units.last, panel_vectors)), out, count, false);
+        }
+        for (i64 i = 0; i < count; i++) through_cell(b, part.rank(i), step, i < going);
+        if (part.by_units) b.team.wait();
+    }
+    for (i64 i = 0; i < part.rows; i++) reach_start(b, part.rank(i));
+}
+
+}  // namespace
+}  // namespace recurra::RECURRA_ISA

@@ -1,0 +1,51 @@
+// How the workspace lays out units, and where a (rank, reading step) lies in the caller's tensors.
+#pragma once
+
+#include "problem.h"
+#include "vec.h"
+
+namespace recurra::RECURRA_ISA {
+namespace {
+
+// Units are kept in vectors, filled up to whole blocks of the cell's; a unit vector has all its slots side by
+// side, so vector v's slot s of a row of gates starts at (v · slots + s) · lanes.
+template <class C>
+struct Layout {
+    static constexpr int x_slots = C::x_to - C::x_from, h_slots = C::h_to - C::h_from;
+    static constexpr int width = C::units * C::slots;  // vectors of sums in a block
+    i64 hidden;
+
+    i64 blocks() const { return ceil_div(hidden, C::units * lanes); }
+    i64 vectors() const { return blocks() * C::units; }
+    i64 cell_width() const { return vectors() * lanes; }
+    i64 gates_width() const { return vectors() * C::slots * lanes; }
+    // Real units in unit vector v: `lanes`, fewer in the last, none in one that only fills a block.
+    i64 units(i64 v) const { return larger(0, smaller(lanes, hidden - v * lanes)); }
+};
+
+RECURRA_INLINE float* at(const View& view, i64 row, i64 step) {
+    return view.data + row * view.row + (view.offset ? view.offset[step] : step) * view.step;
+}
+
+// A schedule read in one direction.
+struct Reading {
+    const Schedule& schedule;
+    bool reverse;
+
+    i64 ranks(i64 step) const { return schedule.start[step + 1] - schedule.start[step]; }
+    i64 row(i64 rank) const { return schedule.order[rank]; }
+    i64 length(i64 rank) const { return schedule.length[rank]; }
+    i64 entry(i64 rank, i64 step) const { return schedule.start[step] + rank; }
+    // The time that reading step `step` reads.
+    i64 time(i64 rank, i64 step) const { return reverse ? schedule.length[rank] - 1 - step : step; }
+    // Whether the state is put back before reading step `step`. In reverse that is between the first step of a
+    // piece and the last of the piece before.
+    bool resets_before(i64 rank, i64 step) const {
+        if (!schedule.resets || step >= length(rank)) return false;
+        if (reverse && step == 0) return false;
+        return schedule.resets[row(rank) * schedule.steps + time(rank, step) + (reverse ? 1 : 0)];
+    }
+};
+
+}  // namespace
+}  // namespace recurra::RECURRA_ISA

@@ -1,0 +1,65 @@
+// What a call asks of the engine: shapes, where the caller's numbers lie, and what is wanted. Plain data, so
+// that it may cross between units compiled for different CPUs. Axes: N rows, T steps, F features, H hidden
+// units, P projection (H where there is none), D directions, as in recurra.types.
+#pragma once
+
+#include <stdint.h>
+
+namespace recurra {
+
+enum CellKind : int64_t { LSTM = 0, GRU = 1, RNN_TANH = 2, RNN_RELU = 3, CELL_KINDS = 4 };
+
+// Which (row, step) pairs count, and in what order the workspace keeps them.
+//
+// Rows are ranked by length, longest first, so the rows still running at reading step s are the ranks below
+// start[s + 1] - start[s]. An *entry* is one (rank, reading step) pair; the workspace holds entry
+// start[s] + rank, for both directions, and nothing for padding.
+struct Schedule {
+    int64_t rows, steps;    // N, T
+    const int64_t* order;   // (N) the caller's row of each rank
+    const int64_t* length;  // (N) steps of each rank, descending
+    const int64_t* start;   // (T + 1) first entry of each reading step; the last is the number of entries
+    const uint8_t* resets;  // (N, T) in the caller's order: 1 where a step begins a new sequence; or null
+    bool reset_to_initial;  // resets put the state back to h_0 and c_0 instead of zero
+};
+
+// A tensor (N, T, width) of the caller's, or of the engine's own. Strides count elements; `offset` stands for
+// the steps of a PackedSequence, which lie at row + offset[step].
+struct View {
+    float* data;
+    int64_t row, step;
+    const int64_t* offset;  // (T) or null
+};
+
+// One layer in one direction. A null pointer means: none given, not wanted, or zero.
+struct Direction {
+    const float *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;  // torch's shapes; w_hr (P, H)
+    const float *h_0, *c_0;                         // (N, P), (N, H)
+    float *h_n, *c_n;                               // (N, P), (N, H), written
+    float *gates, *cell;  // (entries, gates_width), (entries, cell_width): kept for backward and for traces
+
+    const float *d_h_n, *d_c_n;                          // (N, P), (N, H)
+    float *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh, *d_w_hr;   // as the weights, written
+    float *d_h_0, *d_c_0;                                // (N, P), (N, H), written
+};
+
+struct Layer {
+    int64_t features;   // F of this layer
+    View x, y;          // input (N, T, F), output (N, T, D·P)
+    View d_x, d_y;      // their gradients; d_x.data may be null
+    Direction directions[2];
+};
+
+struct Problem {
+    CellKind cell;
+    int64_t hidden, projection;  // H; P, or 0 where there is none
+    int64_t directions, depth;   // D, L
+    int64_t threads;
+    Schedule schedule;
+    Layer* layers;  // (L)
+};
+
+// The hidden state's size.
+static inline int64_t state_size(const Problem& p) { return p.projection ? p.projection : p.hidden; }
+
+}  // namespace recurra

@@ -1,0 +1,173 @@
+// The vector of floats of the ISA this unit is compiled for, by the compilers' vector extensions, and the
+// functions that the gates need.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define RECURRA_INLINE __attribute__((always_inline)) inline
+#define RECURRA_NOINLINE __attribute__((noinline))
+#define RECURRA_UNROLL _Pragma("GCC unroll 32")
+
+namespace recurra::RECURRA_ISA {
+namespace {
+
+using i64 = int64_t;
+
+constexpr int lanes = RECURRA_LANES;  // floats in a vector
+// Whether there are 32 vector registers, enough for a tile of 6 × 4 sums; otherwise there are 16, for 3 × 4.
+constexpr bool many_registers = RECURRA_REGISTERS == 32;
+
+typedef float V __attribute__((vector_size(lanes * 4)));
+typedef float Unaligned __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef int32_t Integers __attribute__((vector_size(lanes * 4)));
+
+constexpr i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
+constexpr i64 larger(i64 a, i64 b) { return a > b ? a : b; }
+constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+constexpr i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
+
+RECURRA_INLINE V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+RECURRA_INLINE void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
+
+// x in every lane. Not V{} + x, which is not x for a negative zero and so costs an addition.
+RECURRA_INLINE V broadcast(float x) { return x - V{}; }
+
+// The first n lanes, 0 <= n <= lanes; zeros in the others. Nothing beyond p + n is touched.
+RECURRA_INLINE V load(const float* p, i64 n) {
+    if (__builtin_expect(n == lanes, 1)) return load(p);
+#if RECURRA_LANES == 16
+    return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
+    float whole[lanes] = {};
+    for (i64 i = 0; i < n; i++) whole[i] = p[i];
+    return load(whole);
+#endif
+}
+
+RECURRA_INLINE void store(float* p, V v, i64 n) {
+    if (__builtin_expect(n == lanes, 1)) return store(p, v);
+#if RECURRA_LANES == 16
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
+    float whole[lanes];
+    store(whole, v);
+    for (i64 i = 0; i < n; i++) p[i] = whole[i];
+#endif
+}
+
+// Clamped to low..high; a NaN stays a NaN, since comparisons with it are false.
+RECURRA_INLINE V clamp(V x, float low, float high) {
+    const V bottom = broadcast(low), top = broadcast(high);
+    x = bottom > x ? bottom : x;
+    return top < x ? top : x;
+}
+
+// 1 / d for a finite d above 1e-37. With AVX-512: 14 bits from the table, then one step of Newton.
+RECURRA_INLINE V reciprocal(V d) {
+#if RECURRA_LANES == 16
+    const V r = (V)_mm512_rcp14_ps((__m512)d);
+    return r * (2.0f - d * r);
+#else
+    return 1.0f / d;
+#endif
+}
+
+// e^x within 1.3e-7 of it, relatively, for |x| <= 87, beyond which x is clamped: 2^n e^r with |r| <= ln 2 / 2,
+// by the polynomial of Moshier's Cephes (expf).
+RECURRA_INLINE V exp(V x) {
+    x = clamp(x, -87.0f, 87.0f);
+    const float round = 12582912.0f;  // 1.5 · 2²³: adding it leaves the nearest integer in the low bits
+    const V shifted = x * 1.44269504088896341f + round;
+    const V n = shifted - round;
+    const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+    V p = broadcast(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + (r + 1.0f);
+    return (V)((Integers)p + ((Integers)shifted << 23));
+}
+
+RECURRA_INLINE V sigmoid(V x) { return reciprocal(1.0f + exp(-x)); }
+
+// tanh within 3e-7 of it, relatively: the rational function of degree 13 over 6 that Eigen uses (ptanh), clamped
+// where it reaches 1 in float.
+RECURRA_INLINE V tanh(V x) {
+    x = clamp(x, -7.90531110763549805f, 7.90531110763549805f);
+    const V x2 = x * x;
+    V p = broadcast(-2.76076847742355e-16f);
+    p = p * x2 + 2.00018790482477e-13f;
+    p = p * x2 - 8.60467152213735e-11f;
+    p = p * x2 + 5.12229709037114e-08f;
+    p = p * x2 + 1.48572235717979e-05f;
+    p = p * x2 + 6.37261928875436e-04f;
+    p = p * x2 + 4.89352455891786e-03f;
+    V q = broadcast(1.19825839466702e-06f);
+    q = q * x2 + 1.18534705686654e-04f;
+    q = q * x2 + 2.26843463243900e-03f;
+    q = q * x2 + 4.89352518554385e-03f;
+    return (p * x) * reciprocal(q);
+}
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define RECURRA_SHUFFLES 1
+#endif
+#endif
+
+#ifdef RECURRA_SHUFFLES
+template <int...>
+struct Lanes {};
+template <int n, int... rest>
+struct CountLanes : CountLanes<n - 1, n - 1, rest...> {};
+template <int... all>
+struct CountLanes<0, all...> {
+    using type = Lanes<all...>;
+};
+
+// Swaps the lanes with bit `half` of a with those without it of b: one stage of a transpose.
+template <int half, int... lane>
+RECURRA_INLINE void exchange(V& a, V& b, Lanes<lane...>) {
+    const V low = __builtin_shufflevector(a, b, ((lane & half) ? lanes + lane - half : lane)...);
+    b = __builtin_shufflevector(a, b, ((lane & half) ? lanes + lane : lane + half)...);
+    a = low;
+}
+
+template <int half>
+RECURRA_INLINE void transpose(V (&rows)[lanes]) {
+    if constexpr (half > 0) {
+        RECURRA_UNROLL
+        for (int i = 0; i < lanes; i++)
+            if (!(i & half)) exchange<half>(rows[i], rows[i | half], CountLanes<lanes>::type());
+        transpose<half / 2>(rows);
+    }
+}
+#endif
+
+// to[k · to_stride + v] = from[v · from_stride + k] for k < count and v < rows; 0 for rows <= v < lanes.
+RECURRA_INLINE void transpose_block(const float* from, i64 from_stride, i64 rows, i64 count, float* to,
+                                    i64 to_stride) {
+    i64 k = 0;
+#ifdef RECURRA_SHUFFLES
+    if (rows == lanes)
+        for (; k + lanes <= count; k += lanes) {
+            V block[lanes];
+            RECURRA_UNROLL
+            for (int v = 0; v < lanes; v++) block[v] = load(from + v * from_stride + k);
+            transpose<lanes / 2>(block);
+            RECURRA_UNROLL
+            for (int j = 0; j < lanes; j++) store(to + (k + j) * to_stride, block[j]);
+        }
+#endif
+    for (; k < count; k++)
+        for (i64 v = 0; v < lanes; v++) to[k * to_stride + v] = v < rows ? from[v * from_stride + k] : 0.0f;
+}
+
+}  // namespace
+}  // namespace recurra::RECURRA_ISA

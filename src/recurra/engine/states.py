@@ -1,0 +1,77 @@
+"""Every gate and state of a stack, as (N, T, ...) tensors: what a trace shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recurra.engine import plain
+from recurra.engine.call import Call
+from recurra.engine.scan import runs_natively
+from recurra.engine.stack import GATES, Stack, Steps
+
+
+class CellStates(NamedTuple):
+    """One layer in one direction; zero beyond a row's length."""
+
+    gates: Tensor  # (N, T, G, H) activated, in torch's order; G = 0 for a plain RNN
+    cell: Tensor | None  # (N, T, H), or None where the cell has none
+    hidden: Tensor  # (N, T, P)
+
+
+def states(
+    stack: Stack, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], steps: Steps
+) -> list[CellStates]:
+    """The states of all L·D cells. Arguments and errors are those of `scan`, without batch_sizes.
+
+    From the engine's own saved gates; by the plain twin where a gradient is wanted or the engine cannot.
+    """
+    tensors = (x, *initial, *weights)
+    graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if graph or x.dtype != torch.float32 or not runs_natively(*tensors):
+        _, found = plain.run_states(stack, x, initial, weights, steps)
+        if stack.kind.startswith("rnn"):
+            return [CellStates(s.output.unsqueeze(2)[:, :, :0], None, s.output) for s in found]
+        return [CellStates(s.gates, getattr(s, "cell", None), s.output) for s in found]
+    call = Call(stack, x, initial, weights, steps)
+    call.forward(keep=True)
+    return [_decode(call, place) for place in range(stack.depth * stack.directions)]
+
+
+def _decode(call: Call, place: int) -> CellStates:
+    """What the engine kept of one cell, out of its own order (see csrc/layout.h) and into (N, T, ...)."""
+    stack, kernels = call.stack, call.kernels
+    assert call.kept is not None
+    output, between, gates, cell = call.kept
+    entries = torch.empty(call.rows, call.length, dtype=torch.int64)
+    call.schedule.positions(entries.data_ptr(), place % stack.directions == 1)
+    layer = place // stack.directions
+    hidden = output if layer == stack.depth - 1 else between[layer]
+    if not stack.batch_first:
+        hidden = hidden.transpose(0, 1)
+    first = place % stack.directions * stack.state
+    hidden = hidden[..., first : first + stack.state]
+    if stack.kind.startswith("rnn"):
+        return CellStates(hidden.unsqueeze(2)[:, :, :0], None, hidden)
+    lanes = kernels.lanes
+    slots = kernels.gate_stride(call.kind) // lanes
+    blocks = gates[place].reshape(
+        gates.shape[1], -1, slots, lanes
+    )  # (entries, vectors of units, slots, lanes)
+    order = [kernels.gate_offset(call.kind, gate) // lanes for gate in range(GATES[call.kind])]
+    named = blocks[:, :, order].transpose(1, 2).flatten(2)[..., : stack.hidden]
+    shown = _at_entries(named, entries)
+    return CellStates(
+        shown,
+        None if cell is None or not cell.shape[-1] else _at_entries(cell[place][:, : stack.hidden], entries),
+        hidden,
+    )
+
+
+def _at_entries(values: Tensor, entries: Tensor) -> Tensor:
+    """(N, T, ...) from (entries, ...); zero where `entries` (N, T) names none."""
+    nothing = values.new_zeros(1, *values.shape[1:])
+    return torch.cat((values, nothing))[entries]

@@ -1,0 +1,79 @@
+"""Runs a layer's batch through the engine, and gives back what torch's layer would, or a trace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout as drop
+from torch.nn.utils.rnn import PackedSequence
+
+from recurra.engine.scan import scan
+from recurra.engine.stack import Stack
+from recurra.engine.states import states
+from recurra.nn.inputs import Batch, stack_of, weights_of
+from recurra.types import GRU_GATES, LSTM_GATES, Trace
+
+_GATES = {"LSTM": LSTM_GATES, "GRU": GRU_GATES}
+
+
+def run(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Any, ...]:
+    """The output in the input's form, and the final states: h_n, and for an LSTM c_n."""
+    stack, weights = stack_of(layer), weights_of(layer)
+    if layer.training and layer.dropout > 0 and layer.num_layers > 1:
+        output, *finals = _with_dropout(stack, batch, weights, layer.dropout)
+    else:
+        output, *finals = scan(stack, batch.x, batch.initial, weights, batch.steps)
+    if batch.packed is not None:
+        _, sizes, order, back = batch.packed
+        if back is not None:
+            finals = [state.index_select(1, back) for state in finals]
+        return PackedSequence(output, sizes, order, back), *finals
+    if batch.unbatched:
+        return output.squeeze(0 if layer.batch_first else 1), *(state.squeeze(1) for state in finals)
+    return output, *finals
+
+
+def _with_dropout(stack: Stack, batch: Batch, weights: Any, probability: float) -> tuple[Tensor, ...]:
+    """Layer by layer, with dropout between them.
+
+    Time first, whatever the caller's order: so a seed gives the masks that it gives torch's layer.
+    """
+    turned = stack.batch_first and batch.packed is None
+    below = batch.x.transpose(0, 1) if turned else batch.x
+    each, places = stack.directions * stack.weights_each, stack.directions
+    one = replace(stack, depth=1, batch_first=False)
+    finals: list[tuple[Tensor, ...]] = []
+    for layer in range(stack.depth):
+        if layer > 0:
+            below = drop(below, probability)
+        initial = [state[layer * places : (layer + 1) * places] for state in batch.initial]
+        below, *ends = scan(one, below, initial, weights[layer * each : (layer + 1) * each], batch.steps)
+        finals.append(tuple(ends))
+    output = below.transpose(0, 1) if turned else below
+    return output, *(torch.cat(ends) for ends in zip(*finals, strict=True))
+
+
+def traces(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Trace, ...]:
+    """A trace for each layer and direction, dropout off."""
+    stack = stack_of(layer)
+    rows, length = batch.x.shape[:2] if stack.batch_first else batch.x.shape[1::-1]
+    lengths = batch.steps.lengths
+    if lengths is None:
+        lengths = torch.full((rows,), length, device=batch.x.device)
+    found = states(stack, batch.x, batch.initial, weights_of(layer), batch.steps)
+    names = _GATES.get(layer.mode, ())
+    return tuple(
+        Trace(
+            place // stack.directions,
+            place % stack.directions == 1,
+            names,
+            s.gates,
+            s.cell,
+            s.hidden,
+            lengths,
+        )
+        for place, s in enumerate(found)
+    )
