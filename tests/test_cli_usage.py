@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import QUICK, SAMPLE, SCRIPT, TINY, Shell, sentence
 
-VERBS = ("forecast", "train", "train forecast", "predict", "evaluate", "info")
+VERBS = ("forecast", "train", "train forecast", "predict", "evaluate", "info", "bench")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("forecast a.csv --json=3 --horizon 3", "'--json' does not take a value: recurra"),
         ("forecast a.csv b.csv --horizon 3", "(b.csv): recurra forecast --help shows how to call it"),
         ("forcast a.csv --horizon 3", "there is no verb 'forcast': choose forecast; recurra --help explains"),
-        ("xyzzy", "there is no verb 'xyzzy': choose evaluate or forecast or info or predict or train"),
+        ("xyzzy", "there is no verb 'xyzzy': choose bench or evaluate or forecast or info or predict or train"),
         ("train", "recurra train needs a task: choose forecast; recurra train --help explains"),
         (
             "train classify a.csv",
@@ -97,7 +97,7 @@ def test_every_verb_explains_itself_with_an_example(shell: Shell) -> None:
         assert said.err == ""
     whole = shell("--help")
     assert whole == shell()
-    for verb in ("forecast", "train", "predict", "evaluate", "info"):
+    for verb in ("forecast", "train", "predict", "evaluate", "info", "bench"):
         line = next(line for line in whole.out.splitlines() if line.startswith(f"  {verb} "))
         assert line.endswith("."), "cut short"
         assert not line.endswith("...")
@@ -105,7 +105,7 @@ def test_every_verb_explains_itself_with_an_example(shell: Shell) -> None:
 
 def test_the_examples_in_the_help_are_commands(shell: Shell) -> None:
     shell.write("airline.csv", SAMPLE.read_bytes())
-    for verb in ("forecast", "train forecast", "predict", "evaluate", "info"):
+    for verb in ("forecast", "train forecast", "predict", "evaluate", "info", "bench"):
         help_text = shell(*verb.split(), "--help").out
         words = help_text.partition("Example: recurra ")[2].split()
         tiny = {

@@ -256,6 +256,40 @@ def evaluate(
     verbs.evaluate(model, data, span=backtest, stride=stride, as_json=as_json, quiet=quiet)
 
 
+@app.command(
+    short_help="Speed beside torch.nn on this machine.",
+    epilog="Example: recurra bench --case H32 --budget 0.5",
+)
+def bench(
+    every: Annotated[bool, typer.Option("--all", help="Every case, which takes several minutes.")] = False,
+    case: Annotated[
+        list[str] | None,
+        typer.Option("--case", metavar="NAME", help="Cases with this in their name.", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", parser=whole_number, metavar="N", help="Threads to use.", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="SECONDS",
+            help="Timing of each case, in inference and in training.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare recurra's results and speed with torch.nn's; where results differ, exit with 1."""
+    from recurra.cli import bench_job
+
+    bench_job.run(case or [], every=every, threads=threads, budget=budget, as_json=as_json, quiet=quiet)
+
+
 @app.command(short_help="Version, engine, CPU, threads.", epilog="Example: recurra info --json")
 def info(as_json: Json = False) -> None:
     """Say which version, engine, CPU and threads are at work, and why where the engine is not."""
