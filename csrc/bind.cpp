@@ -224,6 +224,17 @@ NB_MODULE(_native, m) {
             call.connect(arena());
             k.backward(call.problem);
         })
+        .def("step", [](const Kernels& k, std::int64_t cell, std::int64_t rows, std::int64_t features,
+                        std::int64_t hidden, std::uintptr_t x, std::uintptr_t h, std::uintptr_t c,
+                        std::uintptr_t w_ih, std::uintptr_t w_hh, std::uintptr_t b_ih, std::uintptr_t b_hh,
+                        std::uintptr_t h_out, std::uintptr_t c_out, std::uintptr_t y) {
+            if (cell < 0 || cell >= CELL_KINDS || rows < 0 || features < 0 || hidden < 1)
+                throw std::invalid_argument("step: expected a known cell and sizes that are not negative");
+            const auto in = [](std::uintptr_t address) { return reinterpret_cast<const float*>(address); };
+            const auto out = [](std::uintptr_t address) { return reinterpret_cast<float*>(address); };
+            k.step(static_cast<CellKind>(cell), {rows, features, hidden, in(x), in(h), in(c), in(w_ih), in(w_hh),
+                                                 in(b_ih), in(b_hh), out(h_out), out(c_out), out(y)});
+        })
         .def("peak", [](const Kernels& k, std::int64_t threads) {
             nb::gil_scoped_release released;
             return peak(k, threads);

@@ -6,6 +6,7 @@
 #include "cells/lstm.h"
 #include "cells/rnn.h"
 #include "layers.h"
+#include "step.h"
 
 namespace recurra::RECURRA_ISA {
 namespace {
@@ -54,6 +55,10 @@ void run_backward(const Problem& problem) {
     with_cell(problem.cell, [&](auto c) { backward<decltype(c)>(problem); });
 }
 
+void run_step(CellKind cell, const StepCall& call) {
+    with_cell(cell, [&](auto c) { step<decltype(c)>(call); });
+}
+
 // 12 sums: enough to hide the multiplier's latency, and they fit into 16 registers.
 double multiply_adds(i64 repeats) {
     V sums[12];
@@ -78,8 +83,8 @@ double multiply_adds(i64 repeats) {
 
 extern const Kernels kernels;
 const Kernels kernels = {
-    RECURRA_ISA_NAME, lanes,       gates_width,  cell_width,   gate_offset,
-    gate_stride,      run_forward, run_backward, multiply_adds,
+    RECURRA_ISA_NAME, lanes,       gates_width,  cell_width, gate_offset,
+    gate_stride,      run_forward, run_backward, run_step,   multiply_adds,
 };
 
 }  // namespace recurra::RECURRA_ISA

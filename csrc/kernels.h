@@ -21,6 +21,8 @@ struct Kernels {
     void (*forward)(const Problem& problem, bool keep);
     // Gradients of what forward made with keep.
     void (*backward)(const Problem& problem);
+    // One step of a few rows, on this thread.
+    void (*step)(CellKind cell, const StepCall& call);
     // Fused multiply-adds per second of this thread, in billions of floating point operations.
     double (*peak)(int64_t repeats);
 };

@@ -59,6 +59,16 @@ struct Problem {
     Layer* layers;  // (L)
 };
 
+// One step of one layer: x (N, F) and the states (N, H) to the new states, in other memory than the old ones. No
+// projection. Null h and c: zero.
+struct StepCall {
+    int64_t rows, features, hidden;
+    const float *x, *h, *c;
+    const float *w_ih, *w_hh, *b_ih, *b_hh;
+    float *h_out, *c_out;
+    float* y;  // the new hidden state once more, or null
+};
+
 // The hidden state's size.
 static inline int64_t state_size(const Problem& p) { return p.projection ? p.projection : p.hidden; }
 

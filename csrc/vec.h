@@ -69,7 +69,7 @@ RECURRA_INLINE V clamp(V x, float low, float high) {
 // 1 / d for a finite d above 1e-37. With AVX-512: 14 bits from the table, then one step of Newton.
 RECURRA_INLINE V reciprocal(V d) {
 #if RECURRA_LANES == 16
-    const V r = (V)_mm512_rcp14_ps((__m512)d);
+    const V r = (V)_mm512_maskz_rcp14_ps((__mmask16)-1, (__m512)d);
     return r * (2.0f - d * r);
 #else
     return 1.0f / d;

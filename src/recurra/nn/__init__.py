@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
 from recurra.nn.recurrent import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]

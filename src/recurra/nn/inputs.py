@@ -55,7 +55,7 @@ def drop_in_batch(layer: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
 
     Only what is plainly well-formed comes through, so every error is torch's own.
     """
-    if native.kernels() is None or _torch_must():
+    if native.kernels() is None or torch_must():
         return None
     packed = input if isinstance(input, PackedSequence) else None
     x = input.data if packed is not None else input
@@ -79,7 +79,7 @@ def drop_in_batch(layer: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
     return Batch(x, initial, steps, packed, unbatched)
 
 
-def _torch_must() -> bool:
+def torch_must() -> bool:
     """Whether torch itself has to run the layer: while it records a graph, or changes dtypes under way."""
     return (
         torch._C._get_tracing_state() is not None

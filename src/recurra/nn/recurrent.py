@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.nn.inputs import Lengths, drop_in_batch, padded_batch, traced_batch
-from recurra.nn.running import run, traces
+from recurra.nn.running import one_step, run, traces
 from recurra.types import Trace
 
 Input = TypeVar("Input", Tensor, PackedSequence)  # packed in, packed out
@@ -62,6 +62,8 @@ class LSTM(torch.nn.LSTM):
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.LSTM` raises.
         """
         if lengths is None and resets is None:
+            if stepped := one_step(self, input, hx):
+                return stepped[0], stepped[1:]
             batch = drop_in_batch(self, input, hx)
             if batch is None:
                 return super().forward(input, hx)
@@ -114,6 +116,8 @@ class GRU(torch.nn.GRU):
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.GRU` raises.
         """
         if lengths is None and resets is None:
+            if stepped := one_step(self, input, hx):
+                return stepped[0], stepped[1]
             batch = drop_in_batch(self, input, hx)
             if batch is None:
                 return super().forward(input, hx)
@@ -166,6 +170,8 @@ class RNN(torch.nn.RNN):
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.RNN` raises.
         """
         if lengths is None and resets is None:
+            if stepped := one_step(self, input, hx):
+                return stepped[0], stepped[1]
             batch = drop_in_batch(self, input, hx)
             if batch is None:
                 return super().forward(input, hx)

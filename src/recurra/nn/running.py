@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 from recurra.engine.scan import scan
 from recurra.engine.stack import Stack
 from recurra.engine.states import states
-from recurra.nn.inputs import Batch, stack_of, weights_of
+from recurra.engine.step import CheckedWeights, step
+from recurra.nn.inputs import Batch, stack_of, torch_must, weights_of
 from recurra.types import GRU_GATES, LSTM_GATES, Trace
 
 _GATES = {"LSTM": LSTM_GATES, "GRU": GRU_GATES}
@@ -77,3 +78,38 @@ def traces(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Trace, ...]:
         )
         for place, s in enumerate(found)
     )
+
+
+_KINDS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
+
+
+def one_step(layer: torch.nn.RNNBase, input: Any, hx: Any) -> tuple[Any, ...] | None:
+    """One step of a few rows in one layer and direction, outside of autograd: output and final states.
+
+    None where that is not what was asked for, or not for the engine.
+    """
+    if torch.is_grad_enabled() or layer.num_layers != 1 or layer.bidirectional or layer.proj_size:
+        return None
+    if type(input) is not Tensor or torch_must():
+        return None
+    *before, features = input.shape
+    time_axis = 1 if layer.batch_first and len(before) == 2 else 0
+    if not 1 <= len(before) <= 2 or before[time_axis] != 1 or features != layer.input_size:
+        return None
+    size = layer.hidden_size
+    expected = (1, before[1 - time_axis], size) if len(before) == 2 else (1, size)
+    states: Any = ()
+    if hx is not None:
+        states = hx if layer.mode == "LSTM" else (hx,)
+        if type(states) is not tuple or len(states) != (2 if layer.mode == "LSTM" else 1):
+            return None
+        for state in states:
+            if type(state) is not Tensor or state.shape != expected:
+                return None
+    own = layer.__dict__
+    checked = own.get("_checked_weights") or own.setdefault("_checked_weights", CheckedWeights())
+    new = step(_KINDS[layer.mode], size, input, states, weights_of(layer), checked, output=True)
+    if new is None:
+        return None
+    output = new.pop().view(*before, size)
+    return output, *(state.view(expected) for state in new)
