@@ -9,6 +9,7 @@ namespace recurra::RECURRA_ISA {
 namespace {
 
 constexpr int tile_rows = many_registers ? 6 : 3;
+constexpr int ahead = 8;          // terms that a panel is fetched ahead of its use, for caches whose own guess is late
 constexpr int panel_vectors = 4;  // vectors in a panel of the general product
 
 // The left factor's rows are `pieces` runs of `piece` floats, `jump` floats from one start to the next.
@@ -27,7 +28,10 @@ RECURRA_INLINE void multiply(V (&acc)[MR][NB * WIDTH], const float* const (&left
         RECURRA_UNROLL
         for (int j = 0; j < NB; j++) {
             RECURRA_UNROLL
-            for (int n = 0; n < n_used; n++) panel[j][n] = load(w + j * block_stride + n * lanes);
+            for (int n = 0; n < n_used; n++) {
+                panel[j][n] = load(w + j * block_stride + n * lanes);
+                __builtin_prefetch(w + j * block_stride + (n + ahead * n_used) * lanes);
+            }
         }
         RECURRA_UNROLL
         for (int m = 0; m < MR; m++) {

@@ -9,7 +9,8 @@ namespace {
 constexpr int sum_rows = many_registers ? 8 : 4;  // a tile of the weights' gradient: 8 × 3 vectors of sums, or 4 × 3
 constexpr int sum_vectors = 3;
 constexpr int sum_columns = sum_vectors * lanes;
-constexpr i64 entries_at_once = 128;
+constexpr i64 entries_at_once = 384;
+constexpr i64 tiles_at_once = 256 / sum_rows;  // with their entries' part of the left factor, half a second cache
 static_assert(lanes % sum_rows == 0 || sum_rows % lanes == 0, "a tile's rows may not straddle slots");
 static_assert(sum_rows <= lanes, "a tile's rows belong to one slot");
 
@@ -83,7 +84,10 @@ inline RECURRA_NOINLINE void sum_tile(const float* left, const float* right, i64
     for (i64 k = 0; k < depth; k++, left += sum_rows, right += sum_columns) {
         V w[sum_vectors];
         RECURRA_UNROLL
-        for (int n = 0; n < sum_vectors; n++) w[n] = load(right + n * lanes);
+        for (int n = 0; n < sum_vectors; n++) {
+            w[n] = load(right + n * lanes);
+            __builtin_prefetch(right + n * lanes + 8 * sum_columns);
+        }
         RECURRA_UNROLL
         for (int m = 0; m < sum_rows; m++) {
             const V factor = broadcast(left[m]);
@@ -184,12 +188,14 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
                 memcpy(w.left_packed + ((tile - mine.rows.first) * entries_at_once + k) * sum_rows,
                        row + tile * sum_rows, sum_rows * sizeof(float));
         }
-        for (i64 panel = mine.panels.first; panel < mine.panels.last; panel++)
-            for (i64 tile = mine.rows.first; tile < mine.rows.last; tile++)
-                if (wanted(tile, panel))
-                    sum_tile(w.left_packed + (tile - mine.rows.first) * entries_at_once * sum_rows,
-                             w.right_packed + (panel - mine.panels.first) * entries_at_once * sum_columns, depth,
-                             w.sums + tile * sum_rows * w.sum_stride + panel * sum_columns, w.sum_stride, from > 0);
+        for (i64 first = mine.rows.first; first < mine.rows.last; first += tiles_at_once)
+            for (i64 panel = mine.panels.first; panel < mine.panels.last; panel++)
+                for (i64 tile = first; tile < smaller(mine.rows.last, first + tiles_at_once); tile++)
+                    if (wanted(tile, panel))
+                        sum_tile(w.left_packed + (tile - mine.rows.first) * entries_at_once * sum_rows,
+                                 w.right_packed + (panel - mine.panels.first) * entries_at_once * sum_columns, depth,
+                                 w.sums + tile * sum_rows * w.sum_stride + panel * sum_columns, w.sum_stride,
+                                 from > 0);
     }
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -19,8 +18,8 @@ from recurra.engine import native
 class Row:
     """recurra beside one baseline, in one case and phase.
 
-    against: the baseline's name. baseline, own: seconds, None for who did not take part. missing: why recurra
-    did not. ratio: the baseline's median by recurra's, None where either's result differs or is not there.
+    against: the baseline's name. baseline, own: seconds, None for whose result differs. ratio: the
+    baseline's median by recurra's, None where either's result differs.
     share: recurra's part of the measured FMA peak, 0 to 1, None where that is not known. others: of each
     other runtime its seconds, or why there are none; empty where it was not asked. differ: for each
     contender whose result is not that of float64, a sentence.
@@ -31,7 +30,6 @@ class Row:
     against: str
     baseline: Spread | None
     own: Spread | None
-    missing: str
     ratio: float | None
     share: float | None
     others: dict[str, Spread | str]
@@ -40,8 +38,7 @@ class Row:
 
 def peak(threads: int) -> float | None:
     """Measured float32 multiply-adds, in FLOP/s, on this many threads; None where the engine cannot tell."""
-    measured: Any = getattr(native, "peak", None)
-    return None if measured is None or not native.available() else 1e9 * float(measured(threads))
+    return 1e9 * native.peak(threads) if native.available() else None
 
 
 def measure(case: Case, *, threads: int, budget: float, limit: float | None = None) -> list[Row]:
@@ -81,10 +78,9 @@ def _rows(
         ratio = baseline.median / own.median if baseline is not None and own is not None else None
         known = own is not None and limit is not None and case.dtype == "float32"
         share = case.flops(phase) / own.median / limit if known and own and limit else None
-        missing = field.own if isinstance(field.own, str) else ""
         rivals = {other.name for other in field.baselines} - {one.name}
         concerned = tuple(sentence for name, sentence in differ.items() if name not in rivals)
-        rows.append(Row(case.name, phase, one.name, baseline, own, missing, ratio, share, others, concerned))
+        rows.append(Row(case.name, phase, one.name, baseline, own, ratio, share, others, concerned))
     return rows
 
 

@@ -58,7 +58,7 @@ def cells(row: Row) -> tuple[str, ...]:
         row.phase,
         row.against,
         _spread(row.baseline),
-        row.missing or _spread(row.own),
+        _spread(row.own),
         unknown if row.ratio is None else f"{row.ratio:.2f}",
         "-" if row.share is None else f"{row.share * 100:.0f}",
         *(_other(row, name) for name in RUNTIMES),
