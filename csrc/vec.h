@@ -59,6 +59,17 @@ RECURRA_INLINE void store(float* p, V v, i64 n) {
 #endif
 }
 
+// v, rounded to a float here: the compiler may not fuse its last product into what follows. It would do so in one
+// place and not in another, and the same step would differ by a bit.
+RECURRA_INLINE V rounded(V v) {
+#if defined(__x86_64__)
+    __asm__("" : "+v"(v));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(v));
+#endif
+    return v;
+}
+
 // Clamped to low..high; a NaN stays a NaN, since comparisons with it are false.
 RECURRA_INLINE V clamp(V x, float low, float high) {
     const V bottom = broadcast(low), top = broadcast(high);
@@ -94,7 +105,7 @@ RECURRA_INLINE V exp(V x) {
     return (V)((Integers)p + ((Integers)shifted << 23));
 }
 
-RECURRA_INLINE V sigmoid(V x) { return reciprocal(1.0f + exp(-x)); }
+RECURRA_INLINE V sigmoid(V x) { return rounded(reciprocal(1.0f + exp(-x))); }
 
 // tanh within 3e-7 of it, relatively: the rational function of degree 13 over 6 that Eigen uses (ptanh), clamped
 // where it reaches 1 in float.
@@ -112,7 +123,7 @@ RECURRA_INLINE V tanh(V x) {
     q = q * x2 + 1.18534705686654e-04f;
     q = q * x2 + 2.26843463243900e-03f;
     q = q * x2 + 4.89352518554385e-03f;
-    return (p * x) * reciprocal(q);
+    return rounded((p * x) * reciprocal(q));
 }
 
 #if defined(__has_builtin)

@@ -19,7 +19,7 @@ struct Lstm {
         a[1] = sigmoid(a[1]);
         a[2] = tanh(a[2]);
         a[3] = sigmoid(a[3]);
-        c = a[1] * c_before + a[0] * a[2];
+        c = a[1] * c_before + rounded(a[0] * a[2]);
         return a[3] * tanh(c);
     }
 

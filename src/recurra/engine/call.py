@@ -22,13 +22,18 @@ class Call:
     """One call of the engine: checked tensors, and the numbers that tell the engine where they lie."""
 
     def __init__(
-        self, stack: Stack, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], steps: Steps
+        self,
+        stack: Stack,
+        x: Tensor,
+        initial: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        steps: Steps,
+        room_for_all: bool = False,
     ) -> None:
+        """room_for_all: keep gates in N·T places, though lengths need fewer: so shapes are known ahead."""
         self.stack, self.steps, self.kernels = stack, steps, native.kernels()
         self.kind = KINDS.index(stack.kind)
-        self.x = x if x.stride(-1) == 1 and min(x.stride()) >= 0 else x.contiguous()
-        self.initial = [state.contiguous() for state in initial]
-        self.weights = [weight.contiguous() for weight in weights]
+        self.take(x, initial, weights)
         self.time_axis = 1 if stack.batch_first else 0
         if steps.batch_sizes is None:
             rows, length = x.shape[1 - self.time_axis], x.shape[self.time_axis]
@@ -46,8 +51,19 @@ class Call:
             self.resets = self.resets.to("cpu", torch.bool).contiguous()
             _expect("resets", self.resets, (rows, length))
         self.kept: Kept | None = None
+        self.places = rows * length if room_for_all else self.schedule.entries
         self._check_shapes()
         self.threads = self._threads()
+
+    def take(self, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+        """Takes hold of the inputs, copied where the engine could not read them as they lie."""
+        self.x = x if x.stride(-1) == 1 and min(x.stride()) >= 0 else x.contiguous()
+        self.initial = [state.contiguous() for state in initial]
+        self.weights = [weight.contiguous() for weight in weights]
+
+    def let_go(self) -> None:
+        """Lets the inputs go: autograd keeps them, and knows when they change."""
+        del self.x, self.initial, self.weights
 
     def _check_shapes(self) -> None:
         stack, gates = self.stack, GATES[self.kind] * self.stack.hidden
@@ -133,7 +149,7 @@ class Call:
 
     def _kept(self, width: int) -> Tensor:
         places = self.stack.depth * self.stack.directions
-        return torch.empty(places, self.schedule.entries, width, dtype=torch.float32)
+        return torch.empty(places, self.places, width, dtype=torch.float32)
 
     def _between(self, size: int) -> Tensor:
         """Room for what one layer hands to the next: time by time, whatever the caller's order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from recurra.engine import native
-from recurra.engine.scan import runs_natively
+from recurra.engine.scan import runs_natively, transformed
 from recurra.engine.stack import Stack, Steps
 
 Lengths: TypeAlias = Tensor | Sequence[int] | NDArray[np.integer[Any]]
@@ -46,8 +46,29 @@ def stack_of(layer: torch.nn.RNNBase) -> Stack:
 
 
 def weights_of(layer: torch.nn.RNNBase) -> list[Tensor]:
-    """The weights of all layers and directions in torch's order: w_ih, w_hh, b_ih, b_hh, w_hr of each."""
-    return cast(list[Tensor], layer._flat_weights)
+    """The weights of all layers and directions in torch's order: w_ih, w_hh, b_ih, b_hh, w_hr of each.
+
+    Looked up anew: `functional_call`, parametrizations and `weight_norm` put others in their places.
+    """
+    own, names = layer._parameters, layer._flat_weights_names
+    try:
+        return [own[name] for name in names]  # type: ignore[misc]
+    except KeyError:
+        return [getattr(layer, name) for name in names]
+
+
+def batch_of(
+    layer: torch.nn.RNNBase, input: Any, hx: Any, lengths: Any, resets: Any, reset_to_initial: bool
+) -> Batch | None:
+    """What `forward` was called with; None where torch has to do it, or to refuse it."""
+    plain_call = lengths is None and resets is None
+    if torch.compiler.is_compiling() and isinstance(input, Tensor) and input.dim() == 3:
+        if plain_call and not (input.dtype == torch.float32 and input.device.type == "cpu"):
+            return None
+        return _checked(layer, input, hx, lengths, resets, reset_to_initial)
+    if plain_call:
+        return drop_in_batch(layer, input, hx)
+    return padded_batch(layer, input, hx, lengths, resets, reset_to_initial)
 
 
 def drop_in_batch(layer: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
@@ -59,7 +80,7 @@ def drop_in_batch(layer: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
         return None
     packed = input if isinstance(input, PackedSequence) else None
     x = input.data if packed is not None else input
-    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.bfloat16) or x.numel() == 0:
+    if not isinstance(x, Tensor) or x.numel() == 0:
         return None
     unbatched = packed is None and x.dim() == 2
     if x.shape[-1] != layer.input_size or x.dim() != (3 if packed is None and not unbatched else 2):
@@ -73,7 +94,7 @@ def drop_in_batch(layer: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
         return None
     if packed is not None and packed.sorted_indices is not None:
         initial = tuple(state.index_select(1, packed.sorted_indices) for state in initial)
-    if not runs_natively(x, *initial, *weights_of(layer)):
+    if not transformed() and not runs_natively(x, *initial, *weights_of(layer)):
         return None
     steps = Steps(batch_sizes=None if packed is None else packed.batch_sizes)
     return Batch(x, initial, steps, packed, unbatched)
@@ -81,11 +102,7 @@ def drop_in_batch(layer: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
 
 def torch_must() -> bool:
     """Whether torch itself has to run the layer: while it records a graph, or changes dtypes under way."""
-    return (
-        torch._C._get_tracing_state() is not None
-        or torch.compiler.is_compiling()
-        or torch.is_autocast_enabled("cpu")
-    )
+    return torch._C._get_tracing_state() is not None or torch.is_autocast_enabled("cpu")
 
 
 def _drop_in_states(
@@ -214,6 +231,8 @@ def _checked_lengths(lengths: Lengths, x: Tensor, batch_first: bool) -> Tensor:
             f"the input was read as {axes}: give each row a length, or change batch_first"
         )
     counts = counts.long()
+    if torch.compiler.is_compiling():
+        return counts.to(x.device)  # a graph cannot look at values; the engine does when it runs
     outside = (counts < 0) | (counts > steps)
     if outside.any():
         row = int(outside.nonzero()[0])

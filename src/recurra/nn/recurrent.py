@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.nn.inputs import Lengths, drop_in_batch, padded_batch, traced_batch
+from recurra.nn.inputs import Lengths, batch_of, traced_batch
 from recurra.nn.running import one_step, run, traces
 from recurra.types import Trace
 
@@ -54,22 +54,21 @@ class LSTM(torch.nn.LSTM):
         lengths: Lengths | None = None,
         resets: Tensor | None = None,
         reset_to_initial: bool = False,
+        recompute: bool = False,
     ) -> tuple[Input, tuple[Tensor, Tensor]]:
         """The output of the top layer, and the final states (h_n, c_n) of every layer and direction.
 
         input: a batch, one sequence (T, F), or a PackedSequence. hx: (h_0, c_0), zeros when None.
-        lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text.
+        lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text. recompute: keep no gates
+        for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.LSTM` raises.
         """
-        if lengths is None and resets is None:
-            if stepped := one_step(self, input, hx):
-                return stepped[0], stepped[1:]
-            batch = drop_in_batch(self, input, hx)
-            if batch is None:
-                return super().forward(input, hx)
-        else:
-            batch = padded_batch(self, input, hx, lengths, resets, reset_to_initial)
-        output, h_n, c_n = run(self, batch)
+        if lengths is None and resets is None and (stepped := one_step(self, input, hx)):
+            return stepped[0], stepped[1:]
+        batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
+        if batch is None:
+            return super().forward(input, hx)
+        output, h_n, c_n = run(self, batch, recompute)
         return output, (h_n, c_n)
 
     def trace(
@@ -108,22 +107,21 @@ class GRU(torch.nn.GRU):
         lengths: Lengths | None = None,
         resets: Tensor | None = None,
         reset_to_initial: bool = False,
+        recompute: bool = False,
     ) -> tuple[Input, Tensor]:
         """The output of the top layer, and the final state h_n of every layer and direction.
 
         input: a batch, one sequence (T, F), or a PackedSequence. hx: h_0, zeros when None.
-        lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text.
+        lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text. recompute: keep no gates
+        for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.GRU` raises.
         """
-        if lengths is None and resets is None:
-            if stepped := one_step(self, input, hx):
-                return stepped[0], stepped[1]
-            batch = drop_in_batch(self, input, hx)
-            if batch is None:
-                return super().forward(input, hx)
-        else:
-            batch = padded_batch(self, input, hx, lengths, resets, reset_to_initial)
-        output, h_n = run(self, batch)
+        if lengths is None and resets is None and (stepped := one_step(self, input, hx)):
+            return stepped[0], stepped[1]
+        batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
+        if batch is None:
+            return super().forward(input, hx)
+        output, h_n = run(self, batch, recompute)
         return output, h_n
 
     def trace(
@@ -162,22 +160,21 @@ class RNN(torch.nn.RNN):
         lengths: Lengths | None = None,
         resets: Tensor | None = None,
         reset_to_initial: bool = False,
+        recompute: bool = False,
     ) -> tuple[Input, Tensor]:
         """The output of the top layer, and the final state h_n of every layer and direction.
 
         input: a batch, one sequence (T, F), or a PackedSequence. hx: h_0, zeros when None.
-        lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text.
+        lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text. recompute: keep no gates
+        for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.RNN` raises.
         """
-        if lengths is None and resets is None:
-            if stepped := one_step(self, input, hx):
-                return stepped[0], stepped[1]
-            batch = drop_in_batch(self, input, hx)
-            if batch is None:
-                return super().forward(input, hx)
-        else:
-            batch = padded_batch(self, input, hx, lengths, resets, reset_to_initial)
-        output, h_n = run(self, batch)
+        if lengths is None and resets is None and (stepped := one_step(self, input, hx)):
+            return stepped[0], stepped[1]
+        batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
+        if batch is None:
+            return super().forward(input, hx)
+        output, h_n = run(self, batch, recompute)
         return output, h_n
 
     def trace(

@@ -20,13 +20,13 @@ from recurra.types import GRU_GATES, LSTM_GATES, Trace
 _GATES = {"LSTM": LSTM_GATES, "GRU": GRU_GATES}
 
 
-def run(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Any, ...]:
+def run(layer: torch.nn.RNNBase, batch: Batch, recompute: bool) -> tuple[Any, ...]:
     """The output in the input's form, and the final states: h_n, and for an LSTM c_n."""
     stack, weights = stack_of(layer), weights_of(layer)
     if layer.training and layer.dropout > 0 and layer.num_layers > 1:
-        output, *finals = _with_dropout(stack, batch, weights, layer.dropout)
+        output, *finals = _with_dropout(stack, batch, weights, layer.dropout, recompute)
     else:
-        output, *finals = scan(stack, batch.x, batch.initial, weights, batch.steps)
+        output, *finals = scan(stack, batch.x, batch.initial, weights, batch.steps, recompute)
     if batch.packed is not None:
         _, sizes, order, back = batch.packed
         if back is not None:
@@ -37,7 +37,9 @@ def run(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Any, ...]:
     return output, *finals
 
 
-def _with_dropout(stack: Stack, batch: Batch, weights: Any, probability: float) -> tuple[Tensor, ...]:
+def _with_dropout(
+    stack: Stack, batch: Batch, weights: Any, probability: float, recompute: bool
+) -> tuple[Tensor, ...]:
     """Layer by layer, with dropout between them.
 
     Time first, whatever the caller's order: so a seed gives the masks that it gives torch's layer.
@@ -51,7 +53,8 @@ def _with_dropout(stack: Stack, batch: Batch, weights: Any, probability: float) 
         if layer > 0:
             below = drop(below, probability)
         initial = [state[layer * places : (layer + 1) * places] for state in batch.initial]
-        below, *ends = scan(one, below, initial, weights[layer * each : (layer + 1) * each], batch.steps)
+        own = weights[layer * each : (layer + 1) * each]
+        below, *ends = scan(one, below, initial, own, batch.steps, recompute)
         finals.append(tuple(ends))
     output = below.transpose(0, 1) if turned else below
     return output, *(torch.cat(ends) for ends in zip(*finals, strict=True))
