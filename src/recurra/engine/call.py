@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,8 +15,38 @@ from recurra.engine.stack import GATES, KINDS, Stack, Steps
 # Below this many floating-point operations a second thread costs more than it saves.
 ONE_THREAD = 400_000
 
-
 Kept: TypeAlias = tuple[Tensor, list[Tensor], Tensor, Tensor]
+_float32 = torch.float32
+
+
+class _Plan(NamedTuple):
+    """What follows from a stack and its number of features, worked out once."""
+
+    kind: int
+    cells: int  # L·D
+    output: int  # D·P
+    states: tuple[tuple[str, int], ...]  # name and size of each state
+    weights: tuple[tuple[str, tuple[int, ...]], ...]  # name and shape of each weight
+    operations: int  # floating-point operations of one step of one row
+
+
+@lru_cache(maxsize=512)
+def _plan(stack: Stack, features: int) -> _Plan:
+    kind = KINDS.index(stack.kind)
+    gates = GATES[kind] * stack.hidden
+    weights: list[tuple[str, tuple[int, ...]]] = []
+    below, operations = features, 0
+    for layer in range(stack.depth):
+        for _direction in range(stack.directions):
+            each: list[tuple[str, tuple[int, ...]]] = [("w_ih", (gates, below))]
+            each += [("w_hh", (gates, stack.state))]
+            each += [("b_ih", (gates,)), ("b_hh", (gates,))] if stack.bias else []
+            each += [("w_hr", (stack.projection, stack.hidden))] if stack.projection else []
+            weights += [(f"{name} of layer {layer}", shape) for name, shape in each]
+            operations += 2 * gates * (below + stack.state) + 2 * stack.projection * stack.hidden
+        below = stack.directions * stack.state
+    states = (("h_0", stack.state), ("c_0", stack.hidden))[: 2 if kind == 0 else 1]
+    return _Plan(kind, stack.depth * stack.directions, below, states, tuple(weights), operations)
 
 
 class Call:
@@ -30,34 +61,52 @@ class Call:
         steps: Steps,
         room_for_all: bool = False,
     ) -> None:
-        """room_for_all: keep gates in N·T places, though lengths need fewer: so shapes are known ahead."""
+        """room_for_all: keep gates in N·T places, though lengths need fewer: so shapes are known ahead.
+
+        Raises ValueError for what does not fit.
+        """
         self.stack, self.steps, self.kernels = stack, steps, native.kernels()
-        self.kind = KINDS.index(stack.kind)
-        self.take(x, initial, weights)
+        self.packed = steps.batch_sizes is not None
+        if x.dim() != (2 if self.packed else 3):
+            expected = "(entries, F)" if self.packed else "(N, T, F) or (T, N, F)"
+            raise ValueError(f"x: expected {expected}, got {tuple(x.shape)}; give it that shape")
+        self.plan = _plan(stack, x.shape[-1])
         self.time_axis = 1 if stack.batch_first else 0
+        self._schedule(x, steps)
+        self.places = self.rows * self.length if room_for_all else self.schedule.entries
+        self.take(x, initial, weights)
+        self._check_shapes()
+        few = self.plan.operations * self.schedule.entries < ONE_THREAD
+        self.threads = 1 if few else torch.get_num_threads()
+        self.kept: Kept | None = None
+
+    def _schedule(self, x: Tensor, steps: Steps) -> None:
+        """Sets schedule, rows (N), length (T) and resets."""
         if steps.batch_sizes is None:
-            rows, length = x.shape[1 - self.time_axis], x.shape[self.time_axis]
+            self.rows, self.length = x.shape[1 - self.time_axis], x.shape[self.time_axis]
             lengths = steps.lengths
             if lengths is not None:
                 lengths = lengths.to("cpu", torch.int64).contiguous()
-                _expect("lengths", lengths, (rows,))
-            self.schedule = native.schedule(rows, length, lengths)
+                _expect("lengths", lengths, (self.rows,))
+            self.schedule: Any = native.schedule(self.rows, self.length, lengths)
         else:
-            self.schedule = native.packed_schedule(steps.batch_sizes.contiguous())
-            rows, length = self.schedule.rows, len(steps.batch_sizes)
-        self.rows, self.length = rows, length
+            sizes = steps.batch_sizes.to("cpu", torch.int64).contiguous()
+            if sizes.dim() != 1 or not len(sizes):
+                raise ValueError(
+                    f"batch_sizes: expected (T,) with at least one step, got {tuple(sizes.shape)}; "
+                    "make the PackedSequence with pack_padded_sequence"
+                )
+            self.schedule = native.packed_schedule(sizes)
+            self.rows, self.length = self.schedule.rows, len(sizes)
         self.resets = steps.resets
         if self.resets is not None:
             self.resets = self.resets.to("cpu", torch.bool).contiguous()
-            _expect("resets", self.resets, (rows, length))
-        self.kept: Kept | None = None
-        self.places = rows * length if room_for_all else self.schedule.entries
-        self._check_shapes()
-        self.threads = self._threads()
+            _expect("resets", self.resets, (self.rows, self.length))
 
     def take(self, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
         """Takes hold of the inputs, copied where the engine could not read them as they lie."""
-        self.x = x if x.stride(-1) == 1 and min(x.stride()) >= 0 else x.contiguous()
+        strides = x.stride()
+        self.x = x if strides[-1] == 1 and min(strides) >= 0 else x.contiguous()
         self.initial = [state.contiguous() for state in initial]
         self.weights = [weight.contiguous() for weight in weights]
 
@@ -66,130 +115,97 @@ class Call:
         del self.x, self.initial, self.weights
 
     def _check_shapes(self) -> None:
-        stack, gates = self.stack, GATES[self.kind] * self.stack.hidden
-        packed = self.steps.batch_sizes is not None
-        if self.x.dim() != (2 if packed else 3):
-            raise ValueError(
-                f"x: expected {2 if packed else 3} dimensions, got {tuple(self.x.shape)}; reshape it"
-            )
-        if packed and self.x.shape[0] != self.schedule.entries:
+        plan = self.plan
+        if self.packed and self.x.shape[0] != self.schedule.entries:
             raise ValueError(
                 f"x: expected {self.schedule.entries} rows, the sum of batch_sizes, got {self.x.shape[0]}; "
                 "make the PackedSequence anew with pack_padded_sequence"
             )
-        cells_of_stack = stack.depth * stack.directions
-        names = ("h_0", "c_0")[: 2 if stack.kind == "lstm" else 1]
-        if len(self.initial) not in (0, len(names)):
+        if len(self.initial) not in (0, len(plan.states)):
+            names = ", ".join(name for name, _ in plan.states)
+            raise ValueError(f"initial: expected {names} or none, got {len(self.initial)}; give each")
+        if len(self.weights) != len(plan.weights):
             raise ValueError(
-                f"initial: expected {', '.join(names)}, got {len(self.initial)} states; give each"
+                f"weights: expected {len(plan.weights)}, got {len(self.weights)}; give them in torch's order"
             )
-        for name, state, size in zip(names, self.initial, (stack.state, stack.hidden), strict=False):
-            _expect(name, state, (cells_of_stack, self.rows, size))
-        if len(self.weights) != cells_of_stack * stack.weights_each:
-            raise ValueError(
-                f"weights: expected {cells_of_stack} times {stack.weights_each}, got {len(self.weights)}; "
-                "give them in torch's order"
-            )
-        below = self.x.shape[-1]
-        for place in range(cells_of_stack):
-            if place and place % stack.directions == 0:
-                below = stack.directions * stack.state
-            w = self._weights_of(place)
-            _expect(f"w_ih of layer {place // stack.directions}", w[0], (gates, below))
-            _expect(f"w_hh of layer {place // stack.directions}", w[1], (gates, stack.state))
-            for bias in w[2 : 2 + 2 * stack.bias]:
-                _expect(f"bias of layer {place // stack.directions}", bias, (gates,))
-            if stack.projection:
-                _expect(f"w_hr of layer {place // stack.directions}", w[-1], (stack.projection, stack.hidden))
-
-    def _threads(self) -> int:
-        stack = self.stack
-        below = max(self.x.shape[-1], stack.directions * stack.state * (stack.depth > 1))
-        operations = 2 * self.schedule.entries * GATES[self.kind] * stack.hidden * (below + stack.state)
-        return 1 if operations * stack.directions < ONE_THREAD else torch.get_num_threads()
-
-    def _weights_of(self, place: int) -> list[Tensor]:
-        each = self.stack.weights_each
-        return self.weights[place * each : (place + 1) * each]
+        for (name, size), state in zip(plan.states, self.initial, strict=False):
+            _expect(name, state, (plan.cells, self.rows, size))
+        for (name, shape), weight in zip(plan.weights, self.weights, strict=True):
+            if weight.shape != shape:
+                _expect(name, weight, shape)
 
     def forward(self, keep: bool) -> tuple[Tensor, ...]:
         """Output and final states. With keep, `self.kept` afterwards holds what backward and traces need:
         the output, what lies between the layers, and gates and cell states (L·D, entries, …).
         """
-        stack, places = self.stack, self.stack.depth * self.stack.directions
-        size = stack.directions * stack.state
-        output = torch.empty(*self.x.shape[:-1], size, dtype=torch.float32)
-        between = [self._between(size) for _ in range(stack.depth - 1)]
-        sizes = (stack.state, stack.hidden)[: 2 if stack.kind == "lstm" else 1]
-        finals = [torch.empty(places, self.rows, size, dtype=torch.float32) for size in sizes]
-        gates = cell = None
+        stack, plan = self.stack, self.plan
+        output = torch.empty(*self.x.shape[:-1], plan.output, dtype=_float32)
+        between = [self._between() for _ in range(stack.depth - 1)]
+        finals = [torch.empty(plan.cells, self.rows, size, dtype=_float32) for _, size in plan.states]
+        gates_at = cell_at = gates_step = cell_step = 0
         if keep:
-            gates, cell = (self._kept(width(self.kind, stack.hidden)) for width in self._widths())
+            widths = (
+                self.kernels.gates_width(plan.kind, stack.hidden),
+                self.kernels.cell_width(plan.kind, stack.hidden),
+            )
+            gates, cell = (torch.empty(plan.cells, self.places, width, dtype=_float32) for width in widths)
+            gates_at, cell_at = gates.data_ptr(), cell.data_ptr()
+            gates_step, cell_step = 4 * gates.stride(0), 4 * cell.stride(0)
+            self.kept = (output, between, gates, cell)
         numbers = self._header()
+        inputs, ends = self._inputs(), _places(finals, plan.cells)
         for layer in range(stack.depth):
             x = between[layer - 1] if layer else self.x
-            y = output if layer == stack.depth - 1 else between[layer]
-            numbers.append(x.shape[-1])
-            self._view(numbers, x)
-            self._view(numbers, y)
+            numbers += [x.shape[-1], *self._view(x)]
+            numbers += self._view(output if layer == stack.depth - 1 else between[layer])
             for place in range(layer * stack.directions, (layer + 1) * stack.directions):
-                self._inputs(numbers, place)
-                numbers += [_at(finals, 0, place), _at(finals, 1, place)]
-                numbers += (
-                    [gates[place].data_ptr(), cell[place].data_ptr()]
-                    if gates is not None and cell is not None
-                    else [0, 0]
-                )
+                numbers += inputs[place]
+                numbers += ends[place]
+                numbers += (gates_at + place * gates_step, cell_at + place * cell_step)
         self.kernels.forward(self.schedule, keep, numbers)
-        self.kept = (output, between, gates, cell) if gates is not None and cell is not None else None
         return output, *finals
 
-    def _widths(self) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
-        return self.kernels.gates_width, self.kernels.cell_width
-
-    def _kept(self, width: int) -> Tensor:
-        places = self.stack.depth * self.stack.directions
-        return torch.empty(places, self.places, width, dtype=torch.float32)
-
-    def _between(self, size: int) -> Tensor:
+    def _between(self) -> Tensor:
         """Room for what one layer hands to the next: time by time, whatever the caller's order."""
-        if self.steps.batch_sizes is not None:
-            return torch.empty(self.schedule.entries, size, dtype=torch.float32)
-        room = torch.empty(self.length, self.rows, size, dtype=torch.float32)
+        if self.packed:
+            return torch.empty(self.schedule.entries, self.plan.output, dtype=_float32)
+        room = torch.empty(self.length, self.rows, self.plan.output, dtype=_float32)
         return room.transpose(0, 1) if self.stack.batch_first else room
 
     def _header(self) -> list[int]:
         s = self.stack
         resets = 0 if self.resets is None else self.resets.data_ptr()
-        return [
-            self.kind,
-            s.hidden,
-            s.projection,
-            s.directions,
-            s.depth,
-            self.threads,
-            int(self.steps.reset_to_initial),
-            resets,
-        ]
+        options = (self.threads, int(self.steps.reset_to_initial), resets)
+        return [self.plan.kind, s.hidden, s.projection, s.directions, s.depth, *options]
 
-    def _view(self, numbers: list[int], tensor: Tensor | None) -> None:
-        """Appends where a tensor's (row, step) lies: address, row stride, step stride."""
+    def _view(self, tensor: Tensor | None) -> tuple[int, int, int]:
+        """Where a tensor's (row, step) lies: address, row stride, step stride."""
         if tensor is None:
-            numbers += [0, 0, 0]
-        elif self.steps.batch_sizes is not None:
-            numbers += [tensor.data_ptr(), tensor.stride(0), tensor.stride(0)]
-        else:
-            numbers += [tensor.data_ptr(), tensor.stride(1 - self.time_axis), tensor.stride(self.time_axis)]
+            return 0, 0, 0
+        strides = tensor.stride()
+        if self.packed:
+            return tensor.data_ptr(), strides[0], strides[0]
+        return tensor.data_ptr(), strides[1 - self.time_axis], strides[self.time_axis]
 
-    def _inputs(self, numbers: list[int], place: int) -> None:
-        weights = [w.data_ptr() for w in self._weights_of(place)]
-        w_hr = weights.pop() if self.stack.projection else 0
-        numbers += weights if self.stack.bias else [*weights, 0, 0]
-        numbers += [w_hr, _at(self.initial, 0, place), _at(self.initial, 1, place)]
+    def _inputs(self) -> list[list[int]]:
+        """For each cell the addresses of w_ih, w_hh, b_ih, b_hh, w_hr, h_0 and c_0."""
+        initial = _places(self.initial, self.plan.cells)
+        weights = self._by_cell([weight.data_ptr() for weight in self.weights])
+        return [own + states for own, states in zip(weights, initial, strict=True)]
+
+    def _by_cell(self, addresses: list[int]) -> list[list[int]]:
+        """Addresses of all weights, or of their gradients, as five for each cell."""
+        each = self.stack.weights_each
+        found = []
+        for first in range(0, len(addresses), each):
+            own = addresses[first : first + each]
+            w_hr = own.pop() if self.stack.projection else 0
+            found.append([*own, w_hr] if self.stack.bias else [*own, 0, 0, w_hr])
+        return found
 
     def backward(
         self,
-        saved: Sequence[Tensor | None],
+        saved: Sequence[Tensor],
         d_output: Tensor | None,
         d_finals: Sequence[Tensor | None],
         wanted: Sequence[bool],
@@ -198,42 +214,30 @@ class Call:
 
         saved: output, what lay between the layers, gates and cell states, as forward kept them.
         """
-        stack = self.stack
+        stack, plan, states = self.stack, self.plan, len(self.initial)
         output, *between, gates, cell = saved
-        assert gates is not None
-        assert cell is not None
         d_output = None if d_output is None else d_output.contiguous()
-        finals = [None if d is None else d.contiguous() for d in d_finals]
-        inputs = [self.x, *self.initial, *self.weights]
-        d_inputs = [
-            torch.empty(t.shape, dtype=torch.float32) if want else None
+        d_ends = [None if d is None else d.contiguous() for d in d_finals]
+        inputs = (self.x, *self.initial, *self.weights)
+        made = [
+            torch.empty(t.shape, dtype=_float32) if want else None
             for t, want in zip(inputs, wanted, strict=True)
         ]
-        d_x, d_initial, d_weights = (
-            d_inputs[0],
-            d_inputs[1 : 1 + len(self.initial)],
-            d_inputs[1 + len(self.initial) :],
-        )
-        numbers = self._header()
+        numbers, given = self._header(), self._inputs()
+        ends, begins = _places(d_ends, plan.cells), _places(made[1 : 1 + states], plan.cells)
+        weights = self._by_cell([0 if d is None else d.data_ptr() for d in made[1 + states :]])
+        gates_at, cell_at = gates.data_ptr(), cell.data_ptr()
+        gates_step, cell_step = 4 * gates.stride(0), 4 * cell.stride(0)
         for layer in range(stack.depth):
             x = between[layer - 1] if layer else self.x
-            assert x is not None
-            numbers.append(x.shape[-1])
-            self._view(numbers, x)
-            self._view(numbers, output if layer == stack.depth - 1 else between[layer])
-            self._view(numbers, None if layer else d_x)
-            self._view(numbers, d_output if layer == stack.depth - 1 else None)
+            top = layer == stack.depth - 1
+            numbers += [x.shape[-1], *self._view(x), *self._view(output if top else between[layer])]
+            numbers += [*self._view(None if layer else made[0]), *self._view(d_output if top else None)]
             for place in range(layer * stack.directions, (layer + 1) * stack.directions):
-                self._inputs(numbers, place)
-                numbers += [0, 0, gates[place].data_ptr(), cell[place].data_ptr()]
-                numbers += [_at(finals, 0, place), _at(finals, 1, place)]
-                each = stack.weights_each
-                d_w = [_address(d) for d in d_weights[place * each : (place + 1) * each]]
-                d_w_hr = d_w.pop() if stack.projection else 0
-                numbers += d_w if stack.bias else [*d_w, 0, 0]
-                numbers += [d_w_hr, _at(d_initial, 0, place), _at(d_initial, 1, place)]
+                numbers += [*given[place], 0, 0, gates_at + place * gates_step, cell_at + place * cell_step]
+                numbers += [*ends[place], *weights[place], *begins[place]]
         self.kernels.backward(self.schedule, numbers)
-        return d_inputs
+        return made
 
 
 def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
@@ -241,13 +245,11 @@ def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}; give it that shape")
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _at(tensors: Sequence[Tensor | None], which: int, place: int) -> int:
-    """The address of tensor `which` at one layer and direction; 0 where there is no such tensor."""
-    if which >= len(tensors):
-        return 0
-    tensor = tensors[which]
-    return 0 if tensor is None else tensor.data_ptr() + place * tensor.stride(0) * 4
+def _places(states: Sequence[Tensor | None], cells: int) -> list[list[int]]:
+    """For each of the L·D cells the addresses of h and c in (L·D, N, size) each; 0 where there is none."""
+    starts, strides = [0, 0], [0, 0]
+    for which, state in enumerate(states):
+        if state is not None:
+            starts[which], strides[which] = state.data_ptr(), 4 * state.stride(0)
+    (h, c), (h_step, c_step) = starts, strides
+    return [[h + place * h_step, c + place * c_step] for place in range(cells)]

@@ -67,7 +67,7 @@ def runs_natively(x: Tensor, *others: Tensor) -> bool:
         return False
     dtype = x.dtype
     for tensor in (x, *others):
-        if tensor.dtype != dtype or tensor.device.type != "cpu" or type(tensor) not in _PLAIN_TYPES:
+        if tensor.dtype is not dtype or not tensor.is_cpu or type(tensor) not in _PLAIN_TYPES:
             return False
     return True
 

@@ -57,11 +57,11 @@ def _decode(call: Call, place: int) -> CellStates:
     if stack.kind.startswith("rnn"):
         return CellStates(hidden.unsqueeze(2)[:, :, :0], None, hidden)
     lanes = kernels.lanes
-    slots = kernels.gate_stride(call.kind) // lanes
+    slots = kernels.gate_stride(call.plan.kind) // lanes
     blocks = gates[place].reshape(
         gates.shape[1], -1, slots, lanes
     )  # (entries, vectors of units, slots, lanes)
-    order = [kernels.gate_offset(call.kind, gate) // lanes for gate in range(GATES[call.kind])]
+    order = [kernels.gate_offset(call.plan.kind, gate) // lanes for gate in range(GATES[call.plan.kind])]
     named = blocks[:, :, order].transpose(1, 2).flatten(2)[..., : stack.hidden]
     shown = _at_entries(named, entries)
     return CellStates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -39,10 +40,14 @@ class Batch(NamedTuple):
 
 def stack_of(layer: torch.nn.RNNBase) -> Stack:
     """What the engine is to run for this layer."""
-    kind = {"LSTM": "lstm", "GRU": "gru"}.get(layer.mode, layer.mode.lower())
     directions = 2 if layer.bidirectional else 1
     sizes = layer.hidden_size, layer.proj_size, layer.num_layers, directions
-    return Stack(kind, *sizes, bias=layer.bias, batch_first=layer.batch_first)
+    return _stack(layer.mode, *sizes, layer.bias, layer.batch_first)
+
+
+@lru_cache(maxsize=512)
+def _stack(mode: str, *options: Any) -> Stack:
+    return Stack(mode.lower(), *options)
 
 
 def weights_of(layer: torch.nn.RNNBase) -> list[Tensor]:
