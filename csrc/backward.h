@@ -8,8 +8,8 @@
 namespace recurra::RECURRA_ISA {
 namespace {
 
-// Floats between the ends of one entry's gradients and the next's: rows a power of two apart would fall into the
-// same sets of the cache.
+// Floats between the ends of one entry's gradients and the next's: rows a power of two apart would fall into
+// the same sets of the cache.
 constexpr i64 delta_gap = 16;
 constexpr i64 input_rows = 192;  // rows of the input's gradient made at once
 
@@ -54,7 +54,9 @@ struct Backward {
     }
     Panels r_panels() const { return {shared.w_hr, problem.projection, problem.hidden}; }
     i64 state_width() const { return round_up(state(), lanes); }
-    float* delta(i64 rank, i64 step) const { return shared.delta + reading.entry(rank, step) * delta_width(); }
+    float* delta(i64 rank, i64 step) const {
+        return shared.delta + reading.entry(rank, step) * delta_width();
+    }
 };
 
 // Packs (gates, columns) into panels whose rows follow the order of the gates' vectors. Unit vectors `share`.
@@ -71,7 +73,8 @@ void pack_backward(const Layout<C>& layout, const Panels& panels, const float* w
                     float* row = packed + (panels.at(panel, k) - panels.data);
                     const i64 real = unit < layout.hidden ? columns : 0;
                     if (real)
-                        memcpy(row, weights + (gate_of(slot) * layout.hidden + unit) * panels.columns + column,
+                        memcpy(row,
+                               weights + (gate_of(slot) * layout.hidden + unit) * panels.columns + column,
                                real * sizeof(float));
                     memset(row + real, 0, (width - real) * sizeof(float));
                 }
@@ -96,7 +99,8 @@ RECURRA_INLINE void add(float* to, V v, i64 n) {
     if (to) store(to, load(to, n) + v, n);
 }
 
-// The hidden state's gradient at `step`: from the step after or, where the row ends, from h_n; and from the output.
+// The hidden state's gradient at `step`: from the step after or, where the row ends, from h_n; and from the
+// output.
 template <class C>
 void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     const Direction& d = b.direction;
@@ -106,7 +110,8 @@ void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     const float* ends = d.d_h_n && !goes_on ? d.d_h_n + row * state : nullptr;
     const float* d_y = b.layer.d_y.data ? at(b.layer.d_y, row, b.reading.time(rank, step)) : nullptr;
     float* to = b.shared.d_state + rank * b.state_width();
-    float* kept = b.problem.projection ? b.shared.d_hidden + b.reading.entry(rank, step) * b.state_width() : nullptr;
+    float* kept =
+        b.problem.projection ? b.shared.d_hidden + b.reading.entry(rank, step) * b.state_width() : nullptr;
     for (i64 v = b.states.first; v < b.states.last; v++) {
         const i64 column = v * lanes, n = smaller(lanes, state - column);
         V dh = goes_on ? load(to + column) : ends ? load(ends + column, n) : V{};
@@ -121,7 +126,8 @@ void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     }
 }
 
-// From the gradient of what the cell shows to those of its gates, and what the cell passes to the step before.
+// From the gradient of what the cell shows to those of its gates, and what the cell passes to the step
+// before.
 template <class C>
 void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     const Direction& d = b.direction;
@@ -134,12 +140,12 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     const float *c = nullptr, *c_before = nullptr, *h_before = nullptr;
     if constexpr (C::has_cell) {
         c = d.cell + entry * cell_width;
-        c_before = !first              ? d.cell + b.reading.entry(rank, step - 1) * cell_width
+        c_before = !first             ? d.cell + b.reading.entry(rank, step - 1) * cell_width
                    : initial && d.c_0 ? d.c_0 + row * hidden
                                       : b.shared.zeros;
     }
     if constexpr (C::carries_hidden)
-        h_before = !first              ? at(b.layer.y, row, b.reading.time(rank, step - 1))
+        h_before = !first             ? at(b.layer.y, row, b.reading.time(rank, step - 1))
                    : initial && d.h_0 ? d.h_0 + row * state
                                       : b.shared.zeros;
     const float* dh = b.problem.projection ? b.shared.d_shown + rank * cell_width
@@ -156,8 +162,8 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
             passed = V{};
         }
         const V before = c_before ? load(c_before + column, n) : V{};
-        passed = C::backward(a, c ? load(c + column) : V{}, before, h_before ? load(h_before + column, n) : V{},
-                             load(dh + column, n), passed);
+        passed = C::backward(a, c ? load(c + column) : V{}, before,
+                             h_before ? load(h_before + column, n) : V{}, load(dh + column, n), passed);
         store(carry + column, passed);
         RECURRA_UNROLL
         for (int s = 0; s < C::slots; s++) store(delta + (v * C::slots + s) * lanes, a[s]);
@@ -171,7 +177,9 @@ void reach_start(const Backward<C>& b, i64 rank) {
     const i64 row = b.reading.row(rank), hidden = b.layout.hidden, state = b.state();
     const bool goes_on = b.reading.length(rank) > 0;
     if (b.reading.resets_before(rank, 0) && !b.problem.schedule.reset_to_initial) return;
-    const float* from = goes_on ? b.shared.d_state + rank * b.state_width() : d.d_h_n ? d.d_h_n + row * state : nullptr;
+    const float* from = goes_on   ? b.shared.d_state + rank * b.state_width()
+                        : d.d_h_n ? d.d_h_n + row * state
+                                  : nullptr;
     const float* carry = b.shared.carry + rank * b.layout.cell_width();
     if (d.d_h_0)
         for (i64 v = b.states.first; v < b.states.last; v++) {
@@ -185,7 +193,8 @@ void reach_start(const Backward<C>& b, i64 rank) {
                 add(d.d_c_0 + row * hidden + v * lanes, load(carry + v * lanes), b.layout.units(v));
 }
 
-// What the states' gradients are before the last step: d_c_n in the carry, zeros in those of the initial states.
+// What the states' gradients are before the last step: d_c_n in the carry, zeros in those of the initial
+// states.
 template <class C>
 void begin_backward(const Backward<C>& b) {
     const Direction& d = b.direction;

@@ -46,7 +46,8 @@ public:
     explicit Numbers(const nb::list& list) : list_(list), size_(nb::len(list)) {}
 
     std::int64_t next() {
-        if (at_ == size_) throw std::invalid_argument("numbers: expected more of them, got " + std::to_string(size_));
+        if (at_ == size_)
+            throw std::invalid_argument("numbers: expected more of them, got " + std::to_string(size_));
         PyObject* item = PyList_GET_ITEM(list_.ptr(), at_++);
         const long long value = PyLong_AsLongLong(item);
         if (value == -1 && PyErr_Occurred()) throw nb::python_error();
@@ -66,7 +67,8 @@ public:
     }
     void end() const {
         if (at_ != size_)
-            throw std::invalid_argument("numbers: expected " + std::to_string(at_) + ", got " + std::to_string(size_));
+            throw std::invalid_argument("numbers: expected " + std::to_string(at_) + ", got " +
+                                        std::to_string(size_));
     }
 
 private:
@@ -74,9 +76,10 @@ private:
     std::size_t size_, at_ = 0;
 };
 
-// What a call's numbers are, in order: cell, hidden, projection, directions, depth, threads, reset_to_initial, then
-// the address of resets; per layer its features, then x and y as (address, row stride, step stride); per direction
-// the pointers of problem.h's Direction down to `cell`. For backward also d_x and d_y after y, and all pointers.
+// What a call's numbers are, in order: cell, hidden, projection, directions, depth, threads,
+// reset_to_initial, then the address of resets; per layer its features, then x and y as (address, row stride,
+// step stride); per direction the pointers of problem.h's Direction down to `cell`. For backward also d_x and
+// d_y after y, and all pointers.
 struct Call {
     Problem problem = {};
     std::vector<Layer> layers;
@@ -84,7 +87,8 @@ struct Call {
     Call(const ScheduleData& schedule, const nb::list& list, bool backward) {
         Numbers numbers(list);
         const std::int64_t cell = numbers.next();
-        if (cell < 0 || cell >= CELL_KINDS) throw std::invalid_argument("cell: there is none of number " + std::to_string(cell));
+        if (cell < 0 || cell >= CELL_KINDS)
+            throw std::invalid_argument("cell: there is none of number " + std::to_string(cell));
         problem.cell = static_cast<CellKind>(cell);
         problem.hidden = numbers.next();
         problem.projection = numbers.next();
@@ -96,8 +100,9 @@ struct Call {
         numbers.pointer(resets);
         if (problem.hidden < 1 || problem.projection < 0 || problem.depth < 1 || problem.threads < 1 ||
             problem.directions < 1 || problem.directions > 2 || (problem.projection && problem.cell != LSTM))
-            throw std::invalid_argument("sizes: expected H, L and threads of at least 1, 1 or 2 directions, and a "
-                                        "projection with an LSTM only");
+            throw std::invalid_argument(
+                "sizes: expected H, L and threads of at least 1, 1 or 2 directions, and a "
+                "projection with an LSTM only");
         problem.schedule = schedule.view(resets, reset_to_initial);
         for (std::int64_t l = 0; l < problem.depth; l++) layers.push_back(layer(numbers, schedule, backward));
         numbers.end();
@@ -115,11 +120,14 @@ struct Call {
         }
         for (std::int64_t d = 0; d < problem.directions; d++) {
             Direction& at = layer.directions[d];
-            numbers.pointer(at.w_ih), numbers.pointer(at.w_hh), numbers.pointer(at.b_ih), numbers.pointer(at.b_hh);
-            numbers.pointer(at.w_hr), numbers.pointer(at.h_0), numbers.pointer(at.c_0), numbers.pointer(at.h_n);
+            numbers.pointer(at.w_ih), numbers.pointer(at.w_hh), numbers.pointer(at.b_ih),
+                numbers.pointer(at.b_hh);
+            numbers.pointer(at.w_hr), numbers.pointer(at.h_0), numbers.pointer(at.c_0),
+                numbers.pointer(at.h_n);
             numbers.pointer(at.c_n), numbers.pointer(at.gates), numbers.pointer(at.cell);
             if (!backward) continue;
-            numbers.pointer(at.d_h_n), numbers.pointer(at.d_c_n), numbers.pointer(at.d_w_ih), numbers.pointer(at.d_w_hh);
+            numbers.pointer(at.d_h_n), numbers.pointer(at.d_c_n), numbers.pointer(at.d_w_ih),
+                numbers.pointer(at.d_w_hh);
             numbers.pointer(at.d_b_ih), numbers.pointer(at.d_b_hh), numbers.pointer(at.d_w_hr);
             numbers.pointer(at.d_h_0), numbers.pointer(at.d_c_0);
         }
@@ -132,8 +140,10 @@ struct Call {
         for (std::int64_t l = 1; l < problem.depth; l++) {
             const std::int64_t width = layers[l].features;
             const bool packed = layers[l].x.offset;
-            const std::int64_t places = packed ? schedule.start[schedule.steps] : schedule.rows * schedule.steps;
-            View view = {memory.floats(places * width), width, packed ? width : width * schedule.rows, layers[l].x.offset};
+            const std::int64_t places =
+                packed ? schedule.start[schedule.steps] : schedule.rows * schedule.steps;
+            View view = {memory.floats(places * width), width, packed ? width : width * schedule.rows,
+                         layers[l].x.offset};
             layers[l].d_x = layers[l - 1].d_y = view;
         }
     }
@@ -157,7 +167,9 @@ double peak(const Kernels& kernels, std::int64_t threads) {
     double best = 0;
     for (int trial = 0; trial < 15; trial++) {
         const auto begin = std::chrono::steady_clock::now();
-        parallel(threads, [](void* context, int, int) { static_cast<Job*>(context)->kernels->peak(repeats); }, &job);
+        parallel(
+            threads, [](void* context, int, int) { static_cast<Job*>(context)->kernels->peak(repeats); },
+            &job);
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
         const double operations = 2.0 * 12 * static_cast<double>(kernels.lanes * repeats * threads);
         best = std::max(best, operations / seconds.count() / 1e9);
@@ -176,7 +188,8 @@ NB_MODULE(_native, m) {
         "features", [] { return names_of(cpu_features()); },
         "Names of the features that this CPU has and the operating system supports.");
     m.def(
-        "choose", [](const std::vector<std::string>& features, const std::string& request) {
+        "choose",
+        [](const std::vector<std::string>& features, const std::string& request) {
             return std::string(choose_isa(bits_of(features), request));
         },
         nb::arg("features"), nb::arg("request"),
@@ -184,12 +197,15 @@ NB_MODULE(_native, m) {
         "best. Raises ValueError for one that is unknown or that the features do not carry.");
 
     nb::class_<ScheduleData>(m, "Schedule", "Which rows run at which step.")
-        .def("__init__", [](ScheduleData* self, std::int64_t rows, std::int64_t steps, std::uintptr_t lengths) {
-            new (self) ScheduleData(rows, steps, reinterpret_cast<const std::int64_t*>(lengths));
-        })
-        .def_static("packed", [](std::uintptr_t batch_sizes, std::int64_t steps) {
-            return ScheduleData::packed(reinterpret_cast<const std::int64_t*>(batch_sizes), steps);
-        })
+        .def("__init__",
+             [](ScheduleData* self, std::int64_t rows, std::int64_t steps, std::uintptr_t lengths) {
+                 new (self) ScheduleData(rows, steps, reinterpret_cast<const std::int64_t*>(lengths));
+             })
+        .def_static("packed",
+                    [](std::uintptr_t batch_sizes, std::int64_t steps) {
+                        return ScheduleData::packed(reinterpret_cast<const std::int64_t*>(batch_sizes),
+                                                    steps);
+                    })
         .def_prop_ro("rows", &ScheduleData::rows)
         .def_prop_ro("entries", &ScheduleData::entries)
         .def("positions", [](const ScheduleData& self, std::uintptr_t into, bool reverse) {
@@ -199,49 +215,60 @@ NB_MODULE(_native, m) {
     nb::class_<Kernels>(m, "Kernels", "The kernels of one ISA.")
         .def_ro("isa", &Kernels::isa)
         .def_ro("lanes", &Kernels::lanes)
-        .def("gates_width", [](const Kernels& k, std::int64_t cell, std::int64_t hidden) {
-            return k.gates_width(static_cast<CellKind>(cell), hidden);
-        })
-        .def("cell_width", [](const Kernels& k, std::int64_t cell, std::int64_t hidden) {
-            return k.cell_width(static_cast<CellKind>(cell), hidden);
-        })
-        .def("gate_offset", [](const Kernels& k, std::int64_t cell, std::int64_t gate) {
-            return k.gate_offset(static_cast<CellKind>(cell), gate);
-        })
-        .def("gate_stride", [](const Kernels& k, std::int64_t cell) {
-            return k.gate_stride(static_cast<CellKind>(cell));
-        })
-        .def("forward", [](const Kernels& k, const ScheduleData& schedule, bool keep, const nb::list& numbers) {
-            Call call(schedule, numbers, false);
-            nb::gil_scoped_release released;
-            Scratch scratch;
-            k.forward(call.problem, keep);
-        })
-        .def("backward", [](const Kernels& k, const ScheduleData& schedule, const nb::list& numbers) {
-            Call call(schedule, numbers, true);
-            nb::gil_scoped_release released;
-            Scratch scratch;
-            call.connect(arena());
-            k.backward(call.problem);
-        })
-        .def("step", [](const Kernels& k, std::int64_t cell, std::int64_t rows, std::int64_t features,
-                        std::int64_t hidden, std::uintptr_t x, std::uintptr_t h, std::uintptr_t c,
-                        std::uintptr_t w_ih, std::uintptr_t w_hh, std::uintptr_t b_ih, std::uintptr_t b_hh,
-                        std::uintptr_t h_out, std::uintptr_t c_out, std::uintptr_t y) {
-            if (cell < 0 || cell >= CELL_KINDS || rows < 0 || features < 0 || hidden < 1)
-                throw std::invalid_argument("step: expected a known cell and sizes that are not negative");
-            const auto in = [](std::uintptr_t address) { return reinterpret_cast<const float*>(address); };
-            const auto out = [](std::uintptr_t address) { return reinterpret_cast<float*>(address); };
-            k.step(static_cast<CellKind>(cell), {rows, features, hidden, in(x), in(h), in(c), in(w_ih), in(w_hh),
-                                                 in(b_ih), in(b_hh), out(h_out), out(c_out), out(y)});
-        })
+        .def("gates_width",
+             [](const Kernels& k, std::int64_t cell, std::int64_t hidden) {
+                 return k.gates_width(static_cast<CellKind>(cell), hidden);
+             })
+        .def("cell_width",
+             [](const Kernels& k, std::int64_t cell, std::int64_t hidden) {
+                 return k.cell_width(static_cast<CellKind>(cell), hidden);
+             })
+        .def("gate_offset",
+             [](const Kernels& k, std::int64_t cell, std::int64_t gate) {
+                 return k.gate_offset(static_cast<CellKind>(cell), gate);
+             })
+        .def("gate_stride",
+             [](const Kernels& k, std::int64_t cell) { return k.gate_stride(static_cast<CellKind>(cell)); })
+        .def("forward",
+             [](const Kernels& k, const ScheduleData& schedule, bool keep, const nb::list& numbers) {
+                 Call call(schedule, numbers, false);
+                 nb::gil_scoped_release released;
+                 Scratch scratch;
+                 k.forward(call.problem, keep);
+             })
+        .def("backward",
+             [](const Kernels& k, const ScheduleData& schedule, const nb::list& numbers) {
+                 Call call(schedule, numbers, true);
+                 nb::gil_scoped_release released;
+                 Scratch scratch;
+                 call.connect(arena());
+                 k.backward(call.problem);
+             })
+        .def("step",
+             [](const Kernels& k, std::int64_t cell, std::int64_t rows, std::int64_t features,
+                std::int64_t hidden, std::uintptr_t x, std::uintptr_t h, std::uintptr_t c,
+                std::uintptr_t w_ih, std::uintptr_t w_hh, std::uintptr_t b_ih, std::uintptr_t b_hh,
+                std::uintptr_t h_out, std::uintptr_t c_out, std::uintptr_t y) {
+                 if (cell < 0 || cell >= CELL_KINDS || rows < 0 || features < 0 || hidden < 1)
+                     throw std::invalid_argument(
+                         "step: expected a known cell and sizes that are not negative");
+                 const auto in = [](std::uintptr_t address) {
+                     return reinterpret_cast<const float*>(address);
+                 };
+                 const auto out = [](std::uintptr_t address) { return reinterpret_cast<float*>(address); };
+                 k.step(static_cast<CellKind>(cell),
+                        {rows, features, hidden, in(x), in(h), in(c), in(w_ih), in(w_hh), in(b_ih), in(b_hh),
+                         out(h_out), out(c_out), out(y)});
+             })
         .def("peak", [](const Kernels& k, std::int64_t threads) {
             nb::gil_scoped_release released;
             return peak(k, threads);
         });
 
-    m.def("kernels", [](const std::string& isa) { return kernels_for(isa); }, nb::rv_policy::reference,
-          nb::arg("isa"), "The kernels of an ISA that choose() named.");
-    m.def("thread_runtime", [] { return std::string(thread_runtime()); },
-          "The library whose threads do the work.");
+    m.def(
+        "kernels", [](const std::string& isa) { return kernels_for(isa); }, nb::rv_policy::reference,
+        nb::arg("isa"), "The kernels of an ISA that choose() named.");
+    m.def(
+        "thread_runtime", [] { return std::string(thread_runtime()); },
+        "The library whose threads do the work.");
 }

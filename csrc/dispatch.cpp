@@ -19,9 +19,9 @@
 namespace recurra {
 
 const NamedFeature feature_names[feature_count] = {
-    {SSE42, "sse4.2"},        {AVX2, "avx2"},           {FMA, "fma"},
-    {AVX512F, "avx512f"},     {AVX512BW, "avx512bw"},   {AVX512DQ, "avx512dq"},
-    {AVX512VL, "avx512vl"},   {AVX512BF16, "avx512bf16"}, {NEON, "neon"},
+    {SSE42, "sse4.2"},      {AVX2, "avx2"},         {FMA, "fma"},           {AVX512F, "avx512f"},
+    {AVX512BW, "avx512bw"}, {AVX512DQ, "avx512dq"}, {AVX512VL, "avx512vl"}, {AVX512BF16, "avx512bf16"},
+    {NEON, "neon"},
 };
 
 const Isa isas[isa_count] = {

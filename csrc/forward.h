@@ -8,8 +8,8 @@
 namespace recurra::RECURRA_ISA {
 namespace {
 
-// Below this many rows to a thread the input's product for many steps is made at once: a tile of one step would
-// be too low to keep the multipliers busy.
+// Below this many rows to a thread the input's product for many steps is made at once: a tile of one step
+// would be too low to keep the multipliers busy.
 constexpr i64 hoist_below = 6;
 constexpr i64 hoisted_rows = 96;
 constexpr i64 ahead_rows = hoisted_rows + hoist_below;
@@ -73,10 +73,11 @@ void pack_forward(const Forward<C>& f, Share share) {
         for (i64 v = share.first * C::units; v < share.last * C::units; v++)
             for (int slot = from; slot < to; slot++) {
                 const i64 units = layout.units(v);
-                const float* source = units ? weights + (gate_of(slot) * hidden + v * lanes) * depth : weights;
-                transpose_block(source, depth, units, depth,
-                                packed + v / C::units * row * depth + (v % C::units * used + slot - from) * lanes,
-                                row);
+                const float* source =
+                    units ? weights + (gate_of(slot) * hidden + v * lanes) * depth : weights;
+                transpose_block(
+                    source, depth, units, depth,
+                    packed + v / C::units * row * depth + (v % C::units * used + slot - from) * lanes, row);
             }
     };
     const Direction& d = f.direction;
@@ -137,8 +138,8 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
         }
         return;
     }
-    accumulate<MR, NB, width, C::slots, C::h_from, C::h_to>(
-        acc, rows.h + row, {1, f.state(), 0}, f.shared.w_h + block * f.h_block(), f.h_block());
+    accumulate<MR, NB, width, C::slots, C::h_from, C::h_to>(acc, rows.h + row, {1, f.state(), 0},
+                                                            f.shared.w_h + block * f.h_block(), f.h_block());
     RECURRA_UNROLL
     for (int m = 0; m < MR; m++) {
         RECURRA_UNROLL
@@ -160,8 +161,8 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
     }
 }
 
-// All of this thread's blocks for MR rows, so few that several blocks at once are needed to have enough sums under
-// way.
+// All of this thread's blocks for MR rows, so few that several blocks at once are needed to have enough sums
+// under way.
 template <class C, bool KEEP, int MR>
 void forward_low(const Forward<C>& f, const ForwardRows& rows, int phases) {
     constexpr int together = many_registers ? 4 / MR : 1;
@@ -221,8 +222,9 @@ void hoist(const Forward<C>& f, ForwardRows& rows, i64 first, i64 last) {
         for (i64 i = 0; i < n; i++, count++) {
             const i64 rank = f.part.rank(i);
             rows.x[count] = at(f.layer.x, f.reading.row(rank), f.reading.time(rank, step));
-            rows.gates[count] = KEEP ? f.direction.gates + f.reading.entry(rank, step) * f.layout.gates_width()
-                                     : f.ahead() + count * f.layout.gates_width();
+            rows.gates[count] = KEEP
+                                    ? f.direction.gates + f.reading.entry(rank, step) * f.layout.gates_width()
+                                    : f.ahead() + count * f.layout.gates_width();
         }
     }
     forward_tiles<C, KEEP>(f, rows, count, INPUT);
@@ -241,7 +243,8 @@ void project(const Forward<C>& f, const ForwardRows& rows, float* const* y, i64 
 template <class C, bool KEEP>
 void forward_steps(const Forward<C>& f) {
     const Schedule& schedule = f.problem.schedule;
-    const i64 capacity = f.part.by_units ? larger(f.part.rows, hoisted_rows) : ceil_div(schedule.rows, f.team.size) + hoisted_rows;
+    const i64 capacity = f.part.by_units ? larger(f.part.rows, hoisted_rows)
+                                         : ceil_div(schedule.rows, f.team.size) + hoisted_rows;
     ForwardRows rows(f.shared.tables + f.team.id * (forward_tables + 1) * capacity, capacity);
     float** y = (float**)(f.shared.tables + (f.team.id * (forward_tables + 1) + forward_tables) * capacity);
     const bool hoists = f.part.rows < hoist_below && schedule.steps > 1;
@@ -284,14 +287,16 @@ void forward_ends(const Forward<C>& f) {
     for (i64 i = f.part.by_units ? f.team.id : 0; i < f.part.rows; i += f.part.by_units ? f.team.size : 1) {
         const i64 rank = f.part.rank(i), b = f.reading.row(rank), length = f.reading.length(rank);
         if (d.h_n) {
-            const float* last = length ? at(f.layer.y, b, f.reading.time(rank, length - 1))
-                                       : d.h_0 ? d.h_0 + b * state : nullptr;
+            const float* last = length  ? at(f.layer.y, b, f.reading.time(rank, length - 1))
+                                : d.h_0 ? d.h_0 + b * state
+                                        : nullptr;
             copy(d.h_n + b * state, last, state);
         }
         if (C::has_cell && d.c_n) {
             const float* last = d.c_0 ? d.c_0 + b * hidden : nullptr;
             if (length)
-                last = KEEP ? d.cell + f.reading.entry(rank, length - 1) * cell_width : f.shared.cell + rank * cell_width;
+                last = KEEP ? d.cell + f.reading.entry(rank, length - 1) * cell_width
+                            : f.shared.cell + rank * cell_width;
             copy(d.c_n + b * hidden, last, hidden);
         }
         for (i64 t = f.layer.y.offset ? schedule.steps : length; t < schedule.steps; t++)

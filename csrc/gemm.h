@@ -9,7 +9,8 @@ namespace recurra::RECURRA_ISA {
 namespace {
 
 constexpr int tile_rows = many_registers ? 6 : 3;
-constexpr int ahead = 8;          // terms that a panel is fetched ahead of its use, for caches whose own guess is late
+constexpr int ahead =
+    8;  // terms that a panel is fetched ahead of its use, for caches whose own guess is late
 constexpr int panel_vectors = 4;  // vectors in a panel of the general product
 
 // The left factor's rows are `pieces` runs of `piece` floats, `jump` floats from one start to the next.
@@ -96,9 +97,15 @@ RECURRA_INLINE void with_height(int rows, F&& f) {
         case 1: return f(Constant<1>());
         case 2: return f(Constant<2>());
         case 3: return f(Constant<3>());
-        case 4: if constexpr (tile_rows > 3) return f(Constant<4>()); else return;
-        case 5: if constexpr (tile_rows > 3) return f(Constant<5>()); else return;
-        case 6: if constexpr (tile_rows > 3) return f(Constant<6>()); else return;
+        case 4:
+            if constexpr (tile_rows > 3) return f(Constant<4>());
+            else return;
+        case 5:
+            if constexpr (tile_rows > 3) return f(Constant<5>());
+            else return;
+        case 6:
+            if constexpr (tile_rows > 3) return f(Constant<6>());
+            else return;
     }
 }
 template <class F>

@@ -1,5 +1,5 @@
-// Compiled once for each ISA, with that ISA's flags. Everything inside is in an unnamed namespace and nothing of
-// the C++ library is used, so that the linker cannot hand one ISA's copy of a function to another.
+// Compiled once for each ISA, with that ISA's flags. Everything inside is in an unnamed namespace and nothing
+// of the C++ library is used, so that the linker cannot hand one ISA's copy of a function to another.
 #include "kernels.h"
 
 #include "cells/gru.h"
@@ -63,7 +63,8 @@ void run_step(CellKind cell, const StepCall& call) {
 double multiply_adds(i64 repeats) {
     V sums[12];
     RECURRA_UNROLL
-    for (int n = 0; n < 12; n++) sums[n] = broadcast(static_cast<float>(n));  // unlike, or they would become one
+    for (int n = 0; n < 12; n++)
+        sums[n] = broadcast(static_cast<float>(n));  // unlike, or they would become one
     V x = broadcast(0.5f), y = broadcast(0.25f);
     for (i64 k = 0; k < repeats; k++) {
 #if defined(__x86_64__)

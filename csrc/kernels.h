@@ -12,8 +12,8 @@ struct Kernels {
     int64_t lanes;  // floats in a vector
     int64_t (*gates_width)(CellKind cell, int64_t hidden);
     int64_t (*cell_width)(CellKind cell, int64_t hidden);
-    // Where in a row of gates the slot `gate` (torch's order) of unit 0 stands, and how units go on from there:
-    // unit u stands at offset + u / lanes · stride + u % lanes.
+    // Where in a row of gates the slot `gate` (torch's order) of unit 0 stands, and how units go on from
+    // there: unit u stands at offset + u / lanes · stride + u % lanes.
     int64_t (*gate_offset)(CellKind cell, int64_t gate);
     int64_t (*gate_stride)(CellKind cell);
 

@@ -1,4 +1,5 @@
-// A whole stack in one call: layers one after another, directions side by side, and the memory that they need.
+// A whole stack in one call: layers one after another, directions side by side, and the memory that they
+// need.
 #pragma once
 
 #include "forward.h"
@@ -14,8 +15,8 @@ struct ForwardJob {
     Barrier all, teams[2];
 };
 
-// The direction that this thread works on, and with whom: directions side by side where the threads divide, else
-// one after the other.
+// The direction that this thread works on, and with whom: directions side by side where the threads divide,
+// else one after the other.
 inline Team team_for(int direction, int directions, int id, int size, Barrier* barriers, bool& mine) {
     if (directions == 1 || size % 2) {
         mine = true;
@@ -44,12 +45,20 @@ void forward_worker(void* context, int id, int size) {
             if (!mine) continue;
             const Layer& layer = p.layers[l];
             const Layer shifted = at_direction(p, layer, d);
-            Forward<C> f = {p, shifted, layer.directions[d], job.shared[d], {p.schedule, d == 1},
-                            team, part_of(team, p.schedule.rows), {p.hidden}, {0, 0}};
+            Forward<C> f = {p,
+                            shifted,
+                            layer.directions[d],
+                            job.shared[d],
+                            {p.schedule, d == 1},
+                            team,
+                            part_of(team, p.schedule.rows),
+                            {p.hidden},
+                            {0, 0}};
             f.blocks = f.part.by_units ? team.share(f.layout.blocks()) : Share{0, f.layout.blocks()};
             pack_forward(f, team.share(f.layout.blocks()));
             if (p.projection)
-                pack_transposed(f.projection(), f.direction.w_hr, team.share(f.projection().count()), f.shared.w_r);
+                pack_transposed(f.projection(), f.direction.w_hr, team.share(f.projection().count()),
+                                f.shared.w_r);
             team.wait();
             forward_steps<C, KEEP>(f);
             forward_ends<C, KEEP>(f);
@@ -84,7 +93,8 @@ void forward(const Problem& p) {
         if (C::has_cell && !KEEP) s.cell = memory.floats(rows * layout.cell_width());
         const i64 threads = p.threads;
         if (!KEEP) s.ahead = memory.floats(ahead_rows * layout.gates_width() * threads);
-        const i64 capacity = larger(smaller(rows, 4 * threads) * threads, rows + threads) + (hoisted_rows + 1) * threads;
+        const i64 capacity =
+            larger(smaller(rows, 4 * threads) * threads, rows + threads) + (hoisted_rows + 1) * threads;
         s.tables = static_cast<const void**>(memory.bytes(capacity * (forward_tables + 1), sizeof(void*)));
     }
     parallel(p.threads, forward_worker<C, KEEP>, &job);
@@ -101,10 +111,19 @@ struct BackwardJob {
 template <class C>
 Backward<C> backward_of(const BackwardJob& job, const Layer& layer, int d, const Team& team) {
     const Problem& p = *job.problem;
-    Backward<C> b = {p,    layer, layer.directions[d], job.shared[d], {p.schedule, d == 1}, team, part_of(team, p.schedule.rows),
-                     {p.hidden}, {0, 0}, {0, 0}};
+    Backward<C> b = {p,
+                     layer,
+                     layer.directions[d],
+                     job.shared[d],
+                     {p.schedule, d == 1},
+                     team,
+                     part_of(team, p.schedule.rows),
+                     {p.hidden},
+                     {0, 0},
+                     {0, 0}};
     const i64 vectors = b.layout.vectors(), panels = ceil_div(vectors, panel_vectors);
-    const i64 state_vectors = ceil_div(b.state(), lanes), state_panels = ceil_div(state_vectors, panel_vectors);
+    const i64 state_vectors = ceil_div(b.state(), lanes),
+              state_panels = ceil_div(state_vectors, panel_vectors);
     const Share units = b.part.by_units ? team.share(panels) : Share{0, panels};
     const Share states = b.part.by_units ? team.share(state_panels) : Share{0, state_panels};
     b.units = {units.first * panel_vectors, smaller(vectors, units.last * panel_vectors)};
@@ -128,10 +147,13 @@ void backward_worker(void* context, int id, int size) {
             const Backward<C> b = backward_of<C>(job, shifted, d, team);
             const Share vectors = team.share(b.layout.vectors());
             const BackwardShared& s = b.shared;
-            pack_backward(b.layout, b.h_panels(), b.direction.w_hh, C::h_from, C::h_to, C::gate_of_h, vectors, s.w_hh);
+            pack_backward(b.layout, b.h_panels(), b.direction.w_hh, C::h_from, C::h_to, C::gate_of_h, vectors,
+                          s.w_hh);
             if (layer.d_x.data)
-                pack_backward(b.layout, b.x_panels(), b.direction.w_ih, C::x_from, C::x_to, C::gate_of_x, vectors, s.w_ih);
-            if (p.projection) pack_plain(b.r_panels(), b.direction.w_hr, team.share(b.r_panels().count()), s.w_hr);
+                pack_backward(b.layout, b.x_panels(), b.direction.w_ih, C::x_from, C::x_to, C::gate_of_x,
+                              vectors, s.w_ih);
+            if (p.projection)
+                pack_plain(b.r_panels(), b.direction.w_hr, team.share(b.r_panels().count()), s.w_hr);
             team.wait();
             backward_steps(b);
         }
@@ -145,9 +167,11 @@ void backward_worker(void* context, int id, int size) {
                 else everyone.wait();  // the forward direction writes, the reverse one adds
                 backward_input(b, everyone.share(entries), d == 1);
             }
-            backward_weights(b, job.room);
+            const Direction& wanted = b.direction;
+            if (wanted.d_w_ih || wanted.d_w_hh || wanted.d_b_ih || wanted.d_b_hh)
+                backward_weights(b, job.room);
             if constexpr (C::has_cell) {
-                if (p.projection) {
+                if (p.projection && wanted.d_w_hr) {
                     everyone.wait();  // the sums are used again
                     backward_projection(b, job.room, job.shown + id * b.layout.cell_width());
                 }

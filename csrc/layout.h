@@ -38,8 +38,8 @@ struct Reading {
     i64 entry(i64 rank, i64 step) const { return schedule.start[step] + rank; }
     // The time that reading step `step` reads.
     i64 time(i64 rank, i64 step) const { return reverse ? schedule.length[rank] - 1 - step : step; }
-    // Whether the state is put back before reading step `step`. In reverse that is between the first step of a
-    // piece and the last of the piece before.
+    // Whether the state is put back before reading step `step`. In reverse that is between the first step of
+    // a piece and the last of the piece before.
     bool resets_before(i64 rank, i64 step) const {
         if (!schedule.resets || step >= length(rank)) return false;
         if (reverse && step == 0) return false;

@@ -38,15 +38,15 @@ struct Direction {
     float *h_n, *c_n;                               // (N, P), (N, H), written
     float *gates, *cell;  // (entries, gates_width), (entries, cell_width): kept for backward and for traces
 
-    const float *d_h_n, *d_c_n;                          // (N, P), (N, H)
-    float *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh, *d_w_hr;   // as the weights, written
-    float *d_h_0, *d_c_0;                                // (N, P), (N, H), written
+    const float *d_h_n, *d_c_n;                         // (N, P), (N, H)
+    float *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh, *d_w_hr;  // as the weights, written
+    float *d_h_0, *d_c_0;                               // (N, P), (N, H), written
 };
 
 struct Layer {
-    int64_t features;   // F of this layer
-    View x, y;          // input (N, T, F), output (N, T, D·P)
-    View d_x, d_y;      // their gradients; d_x.data may be null
+    int64_t features;  // F of this layer
+    View x, y;         // input (N, T, F), output (N, T, D·P)
+    View d_x, d_y;     // their gradients; d_x.data may be null
     Direction directions[2];
 };
 
@@ -59,8 +59,8 @@ struct Problem {
     Layer* layers;  // (L)
 };
 
-// One step of one layer: x (N, F) and the states (N, H) to the new states, in other memory than the old ones. No
-// projection. Null h and c: zero.
+// One step of one layer: x (N, F) and the states (N, H) to the new states, in other memory than the old ones.
+// No projection. Null h and c: zero.
 struct StepCall {
     int64_t rows, features, hidden;
     const float *x, *h, *c;

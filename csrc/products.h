@@ -6,11 +6,13 @@
 namespace recurra::RECURRA_ISA {
 namespace {
 
-constexpr int sum_rows = many_registers ? 8 : 4;  // a tile of the weights' gradient: 8 × 3 vectors of sums, or 4 × 3
+constexpr int sum_rows =
+    many_registers ? 8 : 4;  // a tile of the weights' gradient: 8 × 3 vectors of sums, or 4 × 3
 constexpr int sum_vectors = 3;
 constexpr int sum_columns = sum_vectors * lanes;
 constexpr i64 entries_at_once = 384;
-constexpr i64 tiles_at_once = 256 / sum_rows;  // with their entries' part of the left factor, half a second cache
+constexpr i64 tiles_at_once =
+    256 / sum_rows;  // with their entries' part of the left factor, half a second cache
 static_assert(lanes % sum_rows == 0 || sum_rows % lanes == 0, "a tile's rows may not straddle slots");
 static_assert(sum_rows <= lanes, "a tile's rows belong to one slot");
 
@@ -56,7 +58,8 @@ void backward_input(const Backward<C>& b, Share share, bool add) {
                 left[i] = b.shared.delta + (from + i) * b.delta_width() + (v * C::slots + C::x_from) * lanes;
             Runs runs = {vectors, Layout<C>::x_slots * lanes, b.unit_vector};
             if (Layout<C>::x_slots == C::slots) runs = {1, vectors * b.unit_vector, 0};
-            product(left, runs, panels, v * Layout<C>::x_slots * lanes, 0, panels.count(), out, count, add || v > 0);
+            product(left, runs, panels, v * Layout<C>::x_slots * lanes, 0, panels.count(), out, count,
+                    add || v > 0);
         }
     }
 }
@@ -73,8 +76,8 @@ void clear_input(const Backward<C>& b) {
 
 // sums (sum_rows, sum_columns) (+)= leftᵀ right over `depth` entries, packed as (depth, sum_rows) and
 // (depth, sum_columns).
-inline RECURRA_NOINLINE void sum_tile(const float* left, const float* right, i64 depth, float* sums, i64 stride,
-                                      bool add) {
+inline RECURRA_NOINLINE void sum_tile(const float* left, const float* right, i64 depth, float* sums,
+                                      i64 stride, bool add) {
     V acc[sum_rows][sum_vectors];
     RECURRA_UNROLL
     for (int m = 0; m < sum_rows; m++) {
@@ -119,7 +122,8 @@ RECURRA_INLINE void write_columns(const Piece (&pieces)[3], i64 first, float* to
             const i64 count = smaller(piece.count - first, sum_columns - written);
             if (count == sum_columns) {
                 RECURRA_UNROLL
-                for (int n = 0; n < sum_vectors; n++) store(to + n * lanes, load(piece.from + first + n * lanes));
+                for (int n = 0; n < sum_vectors; n++)
+                    store(to + n * lanes, load(piece.from + first + n * lanes));
                 return;
             }
             memcpy(to + written, piece.from + first, count * sizeof(float));
@@ -132,12 +136,12 @@ RECURRA_INLINE void write_columns(const Piece (&pieces)[3], i64 first, float* to
     memset(to + written, 0, (sum_columns - written) * sizeof(float));
 }
 
-// Gradients of weights as one product over all entries, leftᵀ · right, cut in chunks of entries. The threads share
-// out the sums, not the entries, so each sum is added up in the same order whatever their number.
+// Gradients of weights as one product over all entries, leftᵀ · right, cut in chunks of entries. The threads
+// share out the sums, not the entries, so each sum is added up in the same order whatever their number.
 struct WeightProduct {
-    const float* left;     // (entries, left_stride), of which left_rows columns become rows of the sums
+    const float* left;  // (entries, left_stride), of which left_rows columns become rows of the sums
     i64 left_stride, left_rows, entries, columns;
-    float* sums;           // (left_rows, sum_stride)
+    float* sums;  // (left_rows, sum_stride)
     i64 sum_stride;
     float *left_packed, *right_packed;  // room of this thread's
 };
@@ -181,8 +185,9 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
             Piece pieces[3] = {};
             fill(cursor, from + k, pieces);
             for (i64 panel = mine.panels.first; panel < mine.panels.last; panel++)
-                write_columns(pieces, panel * sum_columns,
-                              w.right_packed + ((panel - mine.panels.first) * entries_at_once + k) * sum_columns);
+                write_columns(
+                    pieces, panel * sum_columns,
+                    w.right_packed + ((panel - mine.panels.first) * entries_at_once + k) * sum_columns);
             const float* row = w.left + (from + k) * w.left_stride;
             for (i64 tile = mine.rows.first; tile < mine.rows.last; tile++)
                 memcpy(w.left_packed + ((tile - mine.rows.first) * entries_at_once + k) * sum_rows,
@@ -193,9 +198,9 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
                 for (i64 tile = first; tile < smaller(mine.rows.last, first + tiles_at_once); tile++)
                     if (wanted(tile, panel))
                         sum_tile(w.left_packed + (tile - mine.rows.first) * entries_at_once * sum_rows,
-                                 w.right_packed + (panel - mine.panels.first) * entries_at_once * sum_columns, depth,
-                                 w.sums + tile * sum_rows * w.sum_stride + panel * sum_columns, w.sum_stride,
-                                 from > 0);
+                                 w.right_packed + (panel - mine.panels.first) * entries_at_once * sum_columns,
+                                 depth, w.sums + tile * sum_rows * w.sum_stride + panel * sum_columns,
+                                 w.sum_stride, from > 0);
     }
 }
 
@@ -232,11 +237,19 @@ template <class C>
 void backward_weights(const Backward<C>& b, const SumRoom& room) {
     const i64 features = b.layer.features, state = b.state(), columns = features + 1 + state;
     const Schedule& schedule = b.problem.schedule;
-    const Rectangle mine = rectangle_of(b.team, ceil_div(b.layout.gates_width(), sum_rows), ceil_div(columns, sum_columns));
-    const WeightProduct w = {b.shared.delta, b.delta_width(), b.layout.gates_width(), schedule.start[schedule.steps],
-                             columns, room.sums, sum_stride_for(columns), room.left_of(b.team.id), room.right_of(b.team.id)};
+    const Rectangle mine =
+        rectangle_of(b.team, ceil_div(b.layout.gates_width(), sum_rows), ceil_div(columns, sum_columns));
+    const WeightProduct w = {b.shared.delta,
+                             b.delta_width(),
+                             b.layout.gates_width(),
+                             schedule.start[schedule.steps],
+                             columns,
+                             room.sums,
+                             sum_stride_for(columns),
+                             room.left_of(b.team.id),
+                             room.right_of(b.team.id)};
     const float one = 1.0f;
-    const auto fill = [&](const Cursor& at_entry, i64, Piece (&pieces)[3]) {
+    const auto fill = [&](const Cursor& at_entry, i64, Piece(&pieces)[3]) {
         const i64 rank = at_entry.rank, step = at_entry.step, row = b.reading.row(rank);
         const bool reset = b.reading.resets_before(rank, step);
         const bool initial = !reset || schedule.reset_to_initial;
@@ -245,11 +258,14 @@ void backward_weights(const Backward<C>& b, const SumRoom& room) {
         if (step > 0 && !reset) pieces[2] = {at(b.layer.y, row, b.reading.time(rank, step - 1)), state};
         else pieces[2] = {initial && b.direction.h_0 ? b.direction.h_0 + row * state : b.shared.zeros, state};
     };
-    // A slot that the state does not feed has no use for columns of h, nor one that the input does not, for x's.
+    // A slot that the state does not feed has no use for columns of h, nor one that the input does not, for
+    // x's.
     const auto wanted = [&](i64 tile, i64 panel) {
         const i64 slot = tile * sum_rows / lanes % C::slots;
-        const bool fed_by_h = slot >= C::h_from && slot < C::h_to, fed_by_x = slot >= C::x_from && slot < C::x_to;
-        return (fed_by_h || panel * sum_columns <= features) && (fed_by_x || (panel + 1) * sum_columns > features);
+        const bool fed_by_h = slot >= C::h_from && slot < C::h_to,
+                   fed_by_x = slot >= C::x_from && slot < C::x_to;
+        return (fed_by_h || panel * sum_columns <= features) &&
+               (fed_by_x || (panel + 1) * sum_columns > features);
     };
     weight_product(w, mine, b.reading, fill, wanted);
     write_weights(b, room.sums, w.sum_stride, {mine.rows.first * sum_rows, mine.rows.last * sum_rows},
@@ -263,9 +279,16 @@ void backward_projection(const Backward<C>& b, const SumRoom& room, float* shown
     const Schedule& schedule = b.problem.schedule;
     const i64 tiles = ceil_div(projection, sum_rows);
     const Rectangle mine = rectangle_of(b.team, tiles, ceil_div(hidden, sum_columns));
-    const WeightProduct w = {b.shared.d_hidden, b.state_width(), b.state_width(), schedule.start[schedule.steps],
-                             hidden, room.sums, sum_stride_for(hidden), room.left_of(b.team.id), room.right_of(b.team.id)};
-    const auto fill = [&](const Cursor&, i64 entry, Piece (&pieces)[3]) {
+    const WeightProduct w = {b.shared.d_hidden,
+                             b.state_width(),
+                             b.state_width(),
+                             schedule.start[schedule.steps],
+                             hidden,
+                             room.sums,
+                             sum_stride_for(hidden),
+                             room.left_of(b.team.id),
+                             room.right_of(b.team.id)};
+    const auto fill = [&](const Cursor&, i64 entry, Piece(&pieces)[3]) {
         const float* gates = b.direction.gates + entry * b.layout.gates_width();
         const float* cell = b.direction.cell + entry * b.layout.cell_width();
         for (i64 v = 0; v < b.layout.vectors(); v++) {

@@ -7,9 +7,9 @@
 namespace recurra {
 
 // isas.h is CMake's: RECURRA_FOR_EACH_ISA(f) is f(avx512) f(avx2) …, for the units that it compiled.
-#define RECURRA_DECLARE(isa)         \
-    namespace isa {                  \
-    extern const Kernels kernels;    \
+#define RECURRA_DECLARE(isa)      \
+    namespace isa {               \
+    extern const Kernels kernels; \
     }
 RECURRA_FOR_EACH_ISA(RECURRA_DECLARE)
 

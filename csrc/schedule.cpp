@@ -9,8 +9,9 @@ using std::int64_t;
 
 ScheduleData::ScheduleData(int64_t rows, int64_t steps, const int64_t* lengths) : rows_(rows), steps_(steps) {
     if (rows < 0 || steps < 0)
-        throw std::invalid_argument("shape: expected rows and steps of at least 0, got " + std::to_string(rows) +
-                                    " and " + std::to_string(steps) + "; give an input (N, T, F)");
+        throw std::invalid_argument("shape: expected rows and steps of at least 0, got " +
+                                    std::to_string(rows) + " and " + std::to_string(steps) +
+                                    "; give an input (N, T, F)");
     // running[s]: rows of more than s steps. Counted by length, then summed from the longest down.
     std::vector<int64_t> running(steps + 1, 0), place(steps + 1, 0);
     for (int64_t row = 0; row < rows; row++) {
@@ -49,9 +50,10 @@ ScheduleData ScheduleData::packed(const int64_t* batch_sizes, int64_t steps) {
     int64_t before = schedule.rows_;
     for (int64_t step = 0; step < steps; step++) {
         if (batch_sizes[step] < 1 || batch_sizes[step] > before)
-            throw std::invalid_argument("batch_sizes: expected numbers of rows that fall and stay above 0, got " +
-                                        std::to_string(batch_sizes[step]) + " at step " + std::to_string(step) +
-                                        "; make it with pack_padded_sequence");
+            throw std::invalid_argument(
+                "batch_sizes: expected numbers of rows that fall and stay above 0, got " +
+                std::to_string(batch_sizes[step]) + " at step " + std::to_string(step) +
+                "; make it with pack_padded_sequence");
         before = batch_sizes[step];
         schedule.start_[step + 1] = schedule.start_[step] + before;
         for (int64_t row = 0; row < before; row++) schedule.length_[row]++;

@@ -1,5 +1,5 @@
-// One step of a few rows, for streaming. The weights are read as they lie, row by row: to pack them would cost more
-// than the products, and a packed copy kept from call to call could be stale.
+// One step of a few rows, for streaming. The weights are read as they lie, row by row: to pack them would
+// cost more than the products, and a packed copy kept from call to call could be stale.
 #pragma once
 
 #include "layout.h"
@@ -29,7 +29,8 @@ RECURRA_INLINE void add_across(V (&sums)[lanes]) {
 
 // sums[j] += the products of the row weights + j · depth with x, lane by lane, for j < rows.
 template <bool whole>
-RECURRA_INLINE void add_products(V (&sums)[lanes], const float* weights, const float* x, i64 depth, i64 rows) {
+RECURRA_INLINE void add_products(V (&sums)[lanes], const float* weights, const float* x, i64 depth,
+                                 i64 rows) {
     i64 k = 0;
     for (; k + lanes <= depth; k += lanes) {
         const V factor = load(x + k);
@@ -81,7 +82,8 @@ void step(const StepCall& call) {
         for (i64 v = 0; v * lanes < hidden; v++) {
             const float *x = call.x + row * call.features, *h = call.h ? call.h + row * hidden : nullptr;
             const float* c = call.c ? call.c + row * hidden : nullptr;
-            float *h_out = call.h_out + row * hidden, *c_out = C::has_cell ? call.c_out + row * hidden : nullptr;
+            float *h_out = call.h_out + row * hidden,
+                  *c_out = C::has_cell ? call.c_out + row * hidden : nullptr;
             const i64 units = smaller(lanes, hidden - v * lanes);
             if (units == lanes) step_units<C, true>(call, x, h, c, h_out, c_out, v, units);
             else step_units<C, false>(call, x, h, c, h_out, c_out, v, units);

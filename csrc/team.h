@@ -42,8 +42,8 @@ struct Team {
     void wait() const { barrier->wait(size); }
 };
 
-// The rows that a thread works on and the blocks of hidden units: with enough rows, some of the rows and all of
-// the units; with few, all of the rows and some of the units, and then the team meets after every step.
+// The rows that a thread works on and the blocks of hidden units: with enough rows, some of the rows and all
+// of the units; with few, all of the rows and some of the units, and then the team meets after every step.
 struct Part {
     bool by_units;
     i64 first_rank, rank_step, rows;  // ranks first_rank, first_rank + rank_step, …: the thread's rows

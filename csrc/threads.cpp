@@ -35,7 +35,8 @@ void find(void* library, const char* symbol, F& function) {
 int take_runtime(dl_phdr_info* info, size_t, void* into) {
     const std::string path = info->dlpi_name ? info->dlpi_name : "";
     const std::string name = path.substr(path.find_last_of('/') + 1);
-    const bool known = name.rfind("libgomp", 0) == 0 || name.rfind("libiomp5", 0) == 0 || name.rfind("libomp", 0) == 0;
+    const bool known =
+        name.rfind("libgomp", 0) == 0 || name.rfind("libiomp5", 0) == 0 || name.rfind("libomp", 0) == 0;
     if (!known) return 0;
     void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
     if (!library) return 0;

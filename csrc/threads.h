@@ -6,9 +6,10 @@
 
 namespace recurra {
 
-// Calls work(context, id, size) on `threads` threads at once, id 0 on this one, and returns when all have. The
-// team may turn out smaller than asked for: size says. The threads are those of the OpenMP runtime that torch has
-// loaded, for a second pool of spinning threads would slow both; where there is none, they are made for the call.
+// Calls work(context, id, size) on `threads` threads at once, id 0 on this one, and returns when all have.
+// The team may turn out smaller than asked for: size says. The threads are those of the OpenMP runtime that
+// torch has loaded, for a second pool of spinning threads would slow both; where there is none, they are made
+// for the call.
 void parallel(int64_t threads, void (*work)(void* context, int id, int size), void* context);
 
 // The name of the runtime whose threads are used: "libgomp.so.1" and the like, or "std::thread".
@@ -16,7 +17,8 @@ const char* thread_runtime();
 
 // Scratch memory of the calling thread, kept from one call to the next: fresh memory costs a page fault for
 // every 4 KiB of it.
-// Nothing here is inline: an inline function compiled in a kernel's unit could be the one that every CPU gets.
+// Nothing here is inline: an inline function compiled in a kernel's unit could be the one that every CPU
+// gets.
 class Arena {
 public:
     Arena();

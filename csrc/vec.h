@@ -59,8 +59,8 @@ RECURRA_INLINE void store(float* p, V v, i64 n) {
 #endif
 }
 
-// v, rounded to a float here: the compiler may not fuse its last product into what follows. It would do so in one
-// place and not in another, and the same step would differ by a bit.
+// v, rounded to a float here: the compiler may not fuse its last product into what follows. It would do so in
+// one place and not in another, and the same step would differ by a bit.
 RECURRA_INLINE V rounded(V v) {
 #if defined(__x86_64__)
     __asm__("" : "+v"(v));
@@ -87,8 +87,8 @@ RECURRA_INLINE V reciprocal(V d) {
 #endif
 }
 
-// e^x within 1.3e-7 of it, relatively, for |x| <= 87, beyond which x is clamped: 2^n e^r with |r| <= ln 2 / 2,
-// by the polynomial of Moshier's Cephes (expf).
+// e^x within 1.3e-7 of it, relatively, for |x| <= 87, beyond which x is clamped: 2^n e^r with |r| <= ln 2 /
+// 2, by the polynomial of Moshier's Cephes (expf).
 RECURRA_INLINE V exp(V x) {
     x = clamp(x, -87.0f, 87.0f);
     const float round = 12582912.0f;  // 1.5 · 2²³: adding it leaves the nearest integer in the low bits
@@ -107,8 +107,8 @@ RECURRA_INLINE V exp(V x) {
 
 RECURRA_INLINE V sigmoid(V x) { return rounded(reciprocal(1.0f + exp(-x))); }
 
-// tanh within 3e-7 of it, relatively: the rational function of degree 13 over 6 that Eigen uses (ptanh), clamped
-// where it reaches 1 in float.
+// tanh within 3e-7 of it, relatively: the rational function of degree 13 over 6 that Eigen uses (ptanh),
+// clamped where it reaches 1 in float.
 RECURRA_INLINE V tanh(V x) {
     x = clamp(x, -7.90531110763549805f, 7.90531110763549805f);
     const V x2 = x * x;

@@ -8,7 +8,8 @@ namespace recurra::RECURRA_ISA {
 namespace {
 
 struct Gru {
-    // n r z q, where n takes the input's part of the candidate and q the state's: x fills 0–2 and h fills 1–3.
+    // n r z q, where n takes the input's part of the candidate and q the state's: x fills 0–2 and h fills
+    // 1–3.
     static constexpr int slots = 4, units = 1;
     static constexpr int x_from = 0, x_to = 3, h_from = 1, h_to = 4;
     static constexpr int gates = 3;

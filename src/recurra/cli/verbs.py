@@ -177,6 +177,7 @@ def info(*, as_json: bool) -> None:
         "compiler": cpu.compiler,
         "flags": cpu.flags,
         "threads": torch.get_num_threads(),
+        "of": native.thread_runtime(),
         "cuda": torch.cuda.is_available(),
     }
     if as_json:
