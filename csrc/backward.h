@@ -156,13 +156,13 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
         const i64 column = v * lanes, n = b.layout.units(v);
         V a[C::slots], passed = load(carry + column);
         RECURRA_UNROLL
-        for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes);
+        for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes, n);
         if (cut) {
             if (to_initial) add(d.d_c_0 + row * hidden + column, passed, n);
             passed = V{};
         }
         const V before = c_before ? load(c_before + column, n) : V{};
-        passed = C::backward(a, c ? load(c + column) : V{}, before,
+        passed = C::backward(a, c ? load(c + column, n) : V{}, before,
                              h_before ? load(h_before + column, n) : V{}, load(dh + column, n), passed);
         store(carry + column, passed);
         RECURRA_UNROLL

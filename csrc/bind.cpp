@@ -80,6 +80,8 @@ private:
 // reset_to_initial, then the address of resets; per layer its features, then x and y as (address, row stride,
 // step stride); per direction the pointers of problem.h's Direction down to `cell`. For backward also d_x and
 // d_y after y, and all pointers.
+constexpr std::int64_t most_threads = 4096;
+
 struct Call {
     Problem problem = {};
     std::vector<Layer> layers;
@@ -99,9 +101,11 @@ struct Call {
         const std::uint8_t* resets;
         numbers.pointer(resets);
         if (problem.hidden < 1 || problem.projection < 0 || problem.depth < 1 || problem.threads < 1 ||
-            problem.directions < 1 || problem.directions > 2 || (problem.projection && problem.cell != LSTM))
+            problem.threads > most_threads || problem.directions < 1 || problem.directions > 2 ||
+            (problem.projection && problem.cell != LSTM))
             throw std::invalid_argument(
-                "sizes: expected H, L and threads of at least 1, 1 or 2 directions, and a "
+                "sizes: expected H, L and threads of at least 1, threads of at most 4096, 1 or 2 directions, "
+                "and a "
                 "projection with an LSTM only");
         problem.schedule = schedule.view(resets, reset_to_initial);
         for (std::int64_t l = 0; l < problem.depth; l++) layers.push_back(layer(numbers, schedule, backward));
@@ -112,6 +116,9 @@ struct Call {
     Layer layer(Numbers& numbers, const ScheduleData& schedule, bool backward) const {
         Layer layer = {};
         layer.features = numbers.next();
+        if (layer.features < 0)
+            throw std::invalid_argument("features: expected 0 or more, got " +
+                                        std::to_string(layer.features));
         layer.x = numbers.view(schedule.offset());
         layer.y = numbers.view(schedule.offset());
         if (backward) {

@@ -35,7 +35,7 @@ i64 cell_width(CellKind cell, i64 hidden) {
 i64 gate_offset(CellKind cell, i64 gate) {
     return with_cell(cell, [&](auto c) {
         i64 slot = decltype(c)::x_from;
-        while (decltype(c)::gate_of_x(static_cast<int>(slot)) != gate) slot++;
+        while (slot + 1 < decltype(c)::x_to && decltype(c)::gate_of_x(static_cast<int>(slot)) != gate) slot++;
         return slot * lanes;
     });
 }

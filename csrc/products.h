@@ -11,6 +11,7 @@ constexpr int sum_rows =
 constexpr int sum_vectors = 3;
 constexpr int sum_columns = sum_vectors * lanes;
 constexpr i64 entries_at_once = 384;
+constexpr i64 entries_in_a_sum = 128;  // longer sums would lose digits: these are added up, then their sums
 constexpr i64 tiles_at_once =
     256 / sum_rows;  // with their entries' part of the left factor, half a second cache
 static_assert(lanes % sum_rows == 0 || sum_rows % lanes == 0, "a tile's rows may not straddle slots");
@@ -171,6 +172,17 @@ inline Rectangle rectangle_of(const Team& team, i64 tiles, i64 panels) {
             {panels * column / across, panels * (column + 1) / across}};
 }
 
+// The sums of one tile, from the packed chunk.
+inline void add_entries(const WeightProduct& w, const Rectangle& mine, i64 tile, i64 panel, i64 depth,
+                        bool add) {
+    const float* left = w.left_packed + (tile - mine.rows.first) * entries_at_once * sum_rows;
+    const float* right = w.right_packed + (panel - mine.panels.first) * entries_at_once * sum_columns;
+    float* sums = w.sums + tile * sum_rows * w.sum_stride + panel * sum_columns;
+    for (i64 k = 0; k < depth; k += entries_in_a_sum)
+        sum_tile(left + k * sum_rows, right + k * sum_columns, smaller(entries_in_a_sum, depth - k), sums,
+                 w.sum_stride, add || k > 0);
+}
+
 // fill(cursor, entry, pieces) says what a row of the right factor is; wanted(tile, panel) which sums are.
 template <class Fill, class Wanted>
 void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading& reading, Fill fill,
@@ -196,11 +208,7 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
         for (i64 first = mine.rows.first; first < mine.rows.last; first += tiles_at_once)
             for (i64 panel = mine.panels.first; panel < mine.panels.last; panel++)
                 for (i64 tile = first; tile < smaller(mine.rows.last, first + tiles_at_once); tile++)
-                    if (wanted(tile, panel))
-                        sum_tile(w.left_packed + (tile - mine.rows.first) * entries_at_once * sum_rows,
-                                 w.right_packed + (panel - mine.panels.first) * entries_at_once * sum_columns,
-                                 depth, w.sums + tile * sum_rows * w.sum_stride + panel * sum_columns,
-                                 w.sum_stride, from > 0);
+                    if (wanted(tile, panel)) add_entries(w, mine, tile, panel, depth, from > 0);
     }
 }
 

@@ -41,6 +41,8 @@ ScheduleData::ScheduleData(int64_t rows, int64_t steps, const int64_t* lengths) 
 }
 
 ScheduleData ScheduleData::packed(const int64_t* batch_sizes, int64_t steps) {
+    if (steps < 0)
+        throw std::invalid_argument("batch_sizes: expected at least 0 steps, got " + std::to_string(steps));
     ScheduleData schedule;
     schedule.packed_ = true;
     schedule.steps_ = steps;

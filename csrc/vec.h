@@ -107,7 +107,7 @@ RECURRA_INLINE V exp(V x) {
 
 RECURRA_INLINE V sigmoid(V x) { return rounded(reciprocal(1.0f + exp(-x))); }
 
-// tanh within 3e-7 of it, relatively: the rational function of degree 13 over 6 that Eigen uses (ptanh),
+// tanh within 4e-7 of it, relatively: the rational function of degree 13 over 6 that Eigen uses (ptanh),
 // clamped where it reaches 1 in float.
 RECURRA_INLINE V tanh(V x) {
     x = clamp(x, -7.90531110763549805f, 7.90531110763549805f);

@@ -99,7 +99,7 @@ def test_nothing_is_left_for_later() -> None:
 
 def test_no_registry_and_no_path_of_one_machine_is_named() -> None:
     hosts = r"pypi\.(?:org|io)|pythonhosted\.org|download\.pytorch\.org|anaconda\.org|npmjs\.(?:com|org)"
-    options = r"index[-]url|find[-]links|\.librar[y]\b|bash_job[s]"
+    options = r"index[-]url|find[-]links|\.librar[y]/|bash_job[s]"
     folders = r"(?<![\w.~:])/(?:work|root|home|Users|opt|mnt|srv)/\w"
     here = re.escape(f"{ROOT}/")
     assert _hits(re.compile(f"{hosts}|{options}|{folders}|{here}")) == []

@@ -12,7 +12,6 @@ struct Gru {
     // 1–3.
     static constexpr int slots = 4, units = 1;
     static constexpr int x_from = 0, x_to = 3, h_from = 1, h_to = 4;
-    static constexpr int gates = 3;
     static constexpr int gate_of_x(int slot) { return slot == 0 ? 2 : slot - 1; }
     static constexpr int gate_of_h(int slot) { return slot == 3 ? 2 : slot - 1; }
     static constexpr bool has_cell = false, carries_hidden = true;

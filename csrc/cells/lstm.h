@@ -9,7 +9,6 @@ namespace {
 struct Lstm {
     static constexpr int slots = 4, units = 1;  // i f g o, one vector of units to a block
     static constexpr int x_from = 0, x_to = 4, h_from = 0, h_to = 4;
-    static constexpr int gates = 4;
     static constexpr int gate_of_x(int slot) { return slot; }
     static constexpr int gate_of_h(int slot) { return slot; }
     static constexpr bool has_cell = true, carries_hidden = false;

@@ -10,7 +10,6 @@ template <bool relu>
 struct Rnn {
     static constexpr int slots = 1, units = 2;  // two vectors of units to a block, for longer tiles
     static constexpr int x_from = 0, x_to = 1, h_from = 0, h_to = 1;
-    static constexpr int gates = 1;
     static constexpr int gate_of_x(int) { return 0; }
     static constexpr int gate_of_h(int) { return 0; }
     static constexpr bool has_cell = false, carries_hidden = false;

@@ -14,9 +14,12 @@ from recurra.engine.stack import GATES, KINDS, Stack, Steps
 
 # Below this many floating-point operations a second thread costs more than it saves.
 ONE_THREAD = 400_000
+# With few rows the threads meet after every step, so each step must be worth it.
+ONE_THREAD_A_STEP = 150_000
 
 Kept: TypeAlias = tuple[Tensor, list[Tensor], Tensor, Tensor]
 _float32 = torch.float32
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class _Plan(NamedTuple):
@@ -76,9 +79,14 @@ class Call:
         self.places = self.rows * self.length if room_for_all else self.schedule.entries
         self.take(x, initial, weights)
         self._check_shapes()
-        few = self.plan.operations * self.schedule.entries < ONE_THREAD
-        self.threads = 1 if few else torch.get_num_threads()
+        self.threads = self._threads()
         self.kept: Kept | None = None
+
+    def _threads(self) -> int:
+        threads = torch.get_num_threads()
+        few_rows = self.rows < 4 * threads
+        little = self.plan.operations * self.rows < ONE_THREAD_A_STEP if few_rows else False
+        return 1 if little or self.plan.operations * self.schedule.entries < ONE_THREAD else threads
 
     def _schedule(self, x: Tensor, steps: Steps) -> None:
         """Sets schedule, rows (N), length (T) and resets."""
@@ -86,29 +94,39 @@ class Call:
             self.rows, self.length = x.shape[1 - self.time_axis], x.shape[self.time_axis]
             lengths = steps.lengths
             if lengths is not None:
+                if lengths.dtype not in _WHOLE:
+                    raise ValueError(f"lengths: expected whole numbers, got {lengths.dtype}; use .long()")
                 lengths = lengths.to("cpu", torch.int64).contiguous()
                 _expect("lengths", lengths, (self.rows,))
             self.schedule: Any = native.schedule(self.rows, self.length, lengths)
         else:
             sizes = steps.batch_sizes.to("cpu", torch.int64).contiguous()
-            if sizes.dim() != 1 or not len(sizes):
+            sound = sizes.dim() == 1 and len(sizes) > 0 and steps.batch_sizes.dtype in _WHOLE
+            if not sound or sizes.min() < 1:
                 raise ValueError(
-                    f"batch_sizes: expected (T,) with at least one step, got {tuple(sizes.shape)}; "
+                    f"batch_sizes: expected (T,) whole numbers of at least 1, got {steps.batch_sizes}; "
                     "make the PackedSequence with pack_padded_sequence"
+                )
+            if sizes.max() > x.shape[0] or sizes.sum() != x.shape[0]:
+                raise ValueError(
+                    f"x: expected {int(sizes.sum())} rows, the sum of batch_sizes, got {x.shape[0]}; "
+                    "make the PackedSequence anew with pack_padded_sequence"
                 )
             self.schedule = native.packed_schedule(sizes)
             self.rows, self.length = self.schedule.rows, len(sizes)
         self.resets = steps.resets
         if self.resets is not None:
-            self.resets = self.resets.to("cpu", torch.bool).contiguous()
+            # a copy, for backward reads them again, and autograd does not watch them
+            self.resets = self.resets.to("cpu", torch.bool, copy=True).contiguous()
             _expect("resets", self.resets, (self.rows, self.length))
 
     def take(self, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
         """Takes hold of the inputs, copied where the engine could not read them as they lie."""
+        x = x.resolve_neg()
         strides = x.stride()
         self.x = x if strides[-1] == 1 and min(strides) >= 0 else x.contiguous()
-        self.initial = [state.contiguous() for state in initial]
-        self.weights = [weight.contiguous() for weight in weights]
+        self.initial = [state.resolve_neg().contiguous() for state in initial]
+        self.weights = [weight.resolve_neg().contiguous() for weight in weights]
 
     def let_go(self) -> None:
         """Lets the inputs go: autograd keeps them, and knows when they change."""
@@ -116,11 +134,6 @@ class Call:
 
     def _check_shapes(self) -> None:
         plan = self.plan
-        if self.packed and self.x.shape[0] != self.schedule.entries:
-            raise ValueError(
-                f"x: expected {self.schedule.entries} rows, the sum of batch_sizes, got {self.x.shape[0]}; "
-                "make the PackedSequence anew with pack_padded_sequence"
-            )
         if len(self.initial) not in (0, len(plan.states)):
             names = ", ".join(name for name, _ in plan.states)
             raise ValueError(f"initial: expected {names} or none, got {len(self.initial)}; give each")

@@ -124,7 +124,9 @@ def _plain_gradients(
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated again, through the plain twin. inputs: x, initial, weights."""
-    x, initial, weights = inputs
+    # views, so that a tensor given twice is differentiated once in each of its places
+    x, *others = [tensor.view_as(tensor) for tensor in (inputs[0], *inputs[1], *inputs[2])]
+    initial, weights = others[: len(inputs[1])], others[len(inputs[1]) :]
     results = plain.run(call.stack, x, initial, weights, call.steps)
     given = [(r, d) for r, d in zip(results, d_results, strict=True) if d is not None and r.requires_grad]
     gradients = iter(

@@ -42,6 +42,8 @@ def stack_of(layer: torch.nn.RNNBase) -> Stack:
     """What the engine is to run for this layer."""
     directions = 2 if layer.bidirectional else 1
     sizes = layer.hidden_size, layer.proj_size, layer.num_layers, directions
+    if torch.compiler.is_compiling():  # the compiler looks askance at caches
+        return Stack(layer.mode.lower(), *sizes, layer.bias, layer.batch_first)
     return _stack(layer.mode, *sizes, layer.bias, layer.batch_first)
 
 

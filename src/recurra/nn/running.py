@@ -23,8 +23,9 @@ _GATES = {"LSTM": LSTM_GATES, "GRU": GRU_GATES}
 def run(layer: torch.nn.RNNBase, batch: Batch, recompute: bool) -> tuple[Any, ...]:
     """The output in the input's form, and the final states: h_n, and for an LSTM c_n."""
     stack, weights = stack_of(layer), weights_of(layer)
-    if layer.training and layer.dropout > 0 and layer.num_layers > 1:
-        output, *finals = _with_dropout(stack, batch, weights, layer.dropout, recompute)
+    probability = layer.dropout if layer.training else 0.0
+    if layer.num_layers > 1 and (probability > 0 or recompute):
+        output, *finals = _layer_by_layer(stack, batch, weights, probability, recompute)
     else:
         output, *finals = scan(stack, batch.x, batch.initial, weights, batch.steps, recompute)
     if batch.packed is not None:
@@ -37,10 +38,10 @@ def run(layer: torch.nn.RNNBase, batch: Batch, recompute: bool) -> tuple[Any, ..
     return output, *finals
 
 
-def _with_dropout(
+def _layer_by_layer(
     stack: Stack, batch: Batch, weights: Any, probability: float, recompute: bool
 ) -> tuple[Tensor, ...]:
-    """Layer by layer, with dropout between them.
+    """With dropout between layers, or with the gates of no more than one layer at a time in backward.
 
     Time first, whatever the caller's order: so a seed gives the masks that it gives torch's layer.
     """
@@ -50,7 +51,7 @@ def _with_dropout(
     one = replace(stack, depth=1, batch_first=False)
     finals: list[tuple[Tensor, ...]] = []
     for layer in range(stack.depth):
-        if layer > 0:
+        if layer > 0 and probability > 0:
             below = drop(below, probability)
         initial = [state[layer * places : (layer + 1) * places] for state in batch.initial]
         own = weights[layer * each : (layer + 1) * each]
