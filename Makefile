@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.recurra-installed
 SAMPLE := src/recurra/data/sample/airpassengers.csv
+PROBLEMS ?= 1000
+FUZZ = mkdir -p build && cmake -S . -DRECURRA_FUZZ=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint wheel clean
+.PHONY: help setup demo test lint wheel sanitize emulate clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -41,8 +43,34 @@ lint: setup ## check style, formatting, types and levels
 test: lint ## all checks and all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
 
-wheel: setup ## build a wheel into dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+# In a build environment of its own, so that it has the CMake that it needs; the objects stay, to be checked.
+wheel: setup ## build a wheel into dist/, install it elsewhere and run it with each ISA
+	@rm -rf build/wheel
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+	$(BIN)/python -m pip wheel --quiet --no-deps --config-settings=build-dir=build/wheel --wheel-dir build/wheel/out .
+	@mkdir -p dist && cp build/wheel/out/*.whl dist/
+	@$(BIN)/python scripts/check_wheel.py build/wheel/out/*.whl build/wheel
+
+sanitize: build/sanitize-address,undefined build/sanitize-thread ## random problems under the sanitizers
+
+# The engine alone, without Python: its interpreter and OpenMP runtime are not built for the sanitizers.
+build/sanitize-%: FORCE
+	@$(FUZZ) -B $@ -DRECURRA_SANITIZE=$* > $@.log && cmake --build $@ --parallel 2 >> $@.log || { cat $@.log >&2; exit 1; }
+	@echo "$*:"; UBSAN_OPTIONS=print_stacktrace=1 $@/fuzz $(PROBLEMS)
+
+# An emulated CPU must choose the kernels that it can run, and give the same bits as this one with them.
+emulate: ## random problems on emulated CPUs without AVX-512, and without AVX
+	@command -v qemu-x86_64 > /dev/null || { echo "Skipped: this needs qemu-x86_64 (qemu-user)."; exit 0; }; \
+	test "$$(uname -m)" = x86_64 || { echo "Skipped: this needs an x86-64 machine."; exit 0; }; \
+	{ $(FUZZ) -B build/fuzz -DCMAKE_BUILD_TYPE=Release > build/fuzz.log && \
+	cmake --build build/fuzz --parallel 2 >> build/fuzz.log; } || { cat build/fuzz.log >&2; exit 1; }; \
+	for pair in Nehalem:generic Haswell:avx2; do \
+	emulated="$$(qemu-x86_64 -cpu $${pair%:*} build/fuzz/fuzz 40 best)" && here="$$(build/fuzz/fuzz 40 $${pair#*:})" || exit 1; \
+	echo "$${pair%:*}: $$emulated"; \
+	test "$$emulated" = "$$here" || { echo "This CPU with RECURRA_ISA=$${pair#*:}: $$here. Expected the same." >&2; exit 1; }; \
+	done
+
+FORCE:
 
 clean: ## remove what was built, .venv included
 	rm -rf $(VENV) build dist demo-forecast* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

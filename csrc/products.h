@@ -189,7 +189,8 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
                     Wanted wanted) {
     if (w.entries == 0)
         for (i64 r = mine.rows.first * sum_rows; r < mine.rows.last * sum_rows; r++)
-            memset(w.sums + r * w.sum_stride, 0, w.sum_stride * sizeof(float));
+            memset(w.sums + r * w.sum_stride + mine.panels.first * sum_columns, 0,
+                   (mine.panels.last - mine.panels.first) * sum_columns * sizeof(float));
     Cursor cursor(reading, 0);
     for (i64 from = 0; from < w.entries; from += entries_at_once) {
         const i64 depth = smaller(entries_at_once, w.entries - from);

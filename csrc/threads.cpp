@@ -8,6 +8,9 @@
 #include <thread>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <link.h>
@@ -99,6 +102,17 @@ namespace {
 constexpr size_t huge_page = size_t(1) << 21;
 constexpr size_t alignment = 64;
 
+// AddressSanitizer is told what was given out, with a gap behind each piece.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t gap = alignment;
+void forbid(void* data, size_t size) { __asan_poison_memory_region(data, size); }
+void permit(void* data, size_t size) { __asan_unpoison_memory_region(data, size); }
+#else
+constexpr size_t gap = 0;
+void forbid(void*, size_t) {}
+void permit(void*, size_t) {}
+#endif
+
 }  // namespace
 
 Arena::Arena() : last_(nullptr), used_(0), total_(0) {}
@@ -111,7 +125,7 @@ float* Arena::floats(int64_t count) { return static_cast<float*>(bytes(count, si
 
 void* Arena::bytes(int64_t count, size_t size) {
     if (count < 0 || static_cast<uint64_t>(count) > SIZE_MAX / 2 / size) throw std::bad_alloc();
-    const size_t wanted = (count * size + alignment - 1) / alignment * alignment;
+    const size_t wanted = (count * size + alignment - 1) / alignment * alignment + gap;
     if (!last_ || used_ + wanted > last_->size) {
         const size_t room = (wanted + huge_page - 1) / huge_page * huge_page;
         char* data = static_cast<char*>(aligned_alloc(huge_page, room));
@@ -119,12 +133,14 @@ void* Arena::bytes(int64_t count, size_t size) {
 #if defined(__linux__)
         madvise(data, room, MADV_HUGEPAGE);  // advice: where it is not taken, nothing changes
 #endif
+        forbid(data, room);
         last_ = new Block{data, room, last_};
         used_ = 0;
         total_ += room;
     }
     void* given = last_->data + used_;
     used_ += wanted;
+    permit(given, count * size);
     return given;
 }
 
@@ -134,6 +150,7 @@ void Arena::clear() {
         release();
         bytes(static_cast<int64_t>(total), 1);
     }
+    if (last_) forbid(last_->data, last_->size);
     used_ = 0;
 }
 
