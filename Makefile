@@ -9,7 +9,7 @@ PROBLEMS ?= 1000
 FUZZ = mkdir -p build && cmake -S . -DRECURRA_FUZZ=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint wheel sanitize emulate clean FORCE
+.PHONY: help setup demo test lint bench wheel sanitize emulate clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,9 @@ lint: setup ## check style, formatting, types and levels
 
 test: lint ## all checks and all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+bench: setup ## measure recurra beside torch.nn, every case (about five minutes)
+	$(BIN)/recurra bench --all
 
 # In a build environment of its own, so that it has the CMake that it needs; the objects stay, to be checked.
 wheel: setup ## build a wheel into dist/, install it elsewhere and run it with each ISA

@@ -45,7 +45,10 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("forecast a.csv --json=3 --horizon 3", "'--json' does not take a value: recurra"),
         ("forecast a.csv b.csv --horizon 3", "(b.csv): recurra forecast --help shows how to call it"),
         ("forcast a.csv --horizon 3", "there is no verb 'forcast': choose forecast; recurra --help explains"),
-        ("xyzzy", "there is no verb 'xyzzy': choose bench or evaluate or forecast or info or predict or train"),
+        (
+            "xyzzy",
+            "there is no verb 'xyzzy': choose bench or evaluate or forecast or info or predict or train",
+        ),
         ("train", "recurra train needs a task: choose forecast; recurra train --help explains"),
         (
             "train classify a.csv",
