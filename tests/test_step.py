@@ -201,4 +201,15 @@ def test_the_binding_refuses_sizes_and_cells_that_cannot_be() -> None:
     for sizes in ((9, 1, 1, 1), (0, -1, 1, 1), (0, 1, -1, 1), (0, 1, 1, 0)):
         with pytest.raises(ValueError, match="known cell"):
             native.kernels().step(*sizes, *[0] * 10)
-    assert step.MOST_ROWS >= 1
+
+
+@needs_engine
+def test_more_rows_than_a_few_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    cell = recurra.nn.GRUCell(5, 7)
+    with torch.no_grad():
+        cell(torch.randn(step.MOST_ROWS, 5))
+        assert len(calls) == 1
+        many = cell(torch.randn(step.MOST_ROWS + 1, 5))
+    assert len(calls) == 1
+    assert many.shape == (step.MOST_ROWS + 1, 7)
