@@ -213,3 +213,30 @@ def test_more_rows_than_a_few_are_torchs(monkeypatch: pytest.MonkeyPatch) -> Non
         many = cell(torch.randn(step.MOST_ROWS + 1, 5))
     assert len(calls) == 1
     assert many.shape == (step.MOST_ROWS + 1, 7)
+
+
+@needs_engine
+@pytest.mark.parametrize("name", CELLS + LAYERS)
+def test_a_compiled_step_is_the_step(name: str) -> None:
+    module = getattr(recurra.nn, name)(5, 7)
+    x = torch.randn(1, 1, 5) if name in LAYERS else torch.randn(1, 5)
+    torch._dynamo.reset()
+    with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(lambda x: module(x), fullgraph=True, backend="aot_eager")
+        pairs = zip(tensors(compiled(x)), tensors(module(x)), strict=True)
+        for mine, true in pairs:
+            torch.testing.assert_close(mine, true, rtol=1e-5, atol=1e-6)
+
+
+@needs_engine
+def test_a_view_that_negates_is_read_with_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    ours, theirs = pair("LSTMCell", 5, 7)
+    x, (h, c) = torch.randn(1, 5), states_for("LSTM", (1, 7), 6)
+    truth = theirs(x.double(), (h.double(), c.double()))[0]
+    with torch.inference_mode():
+        by_x = ours(torch._neg_view(-x), (h, c))[0]
+        assert len(calls) == 1
+        by_state = ours(x, (torch._neg_view(-h), torch._neg_view(-c)))[0]
+    for mine in (by_x, by_state):
+        torch.testing.assert_close(mine.double(), truth, rtol=1e-5, atol=1e-6)

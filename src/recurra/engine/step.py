@@ -37,7 +37,11 @@ class CheckedWeights:
         for weight, shape in zip(weights, shapes, strict=True):
             if weight.dtype is not _float32 or not weight.is_cpu or weight.shape != shape:
                 return None
-            if not weight.is_contiguous() or type(weight) not in (Tensor, torch.nn.Parameter):
+            if (
+                not weight.is_contiguous()
+                or weight.is_neg()
+                or type(weight) not in (Tensor, torch.nn.Parameter)
+            ):
                 return None
         self._mark = (_stamp, at, sizes)
         return at
@@ -60,6 +64,8 @@ def step(
     rows in all. states: as many as the cell has, N·H numbers each in any shape, or none: zeros.
     weights: w_ih, w_hh and perhaps b_ih, b_hh.
     """
+    if torch.compiler.is_compiling():
+        return None  # a graph holds torch's own operators, not calls by address
     kernels = native.kernels()
     if kernels is None or type(x) is not Tensor or torch.is_grad_enabled():
         return None
@@ -69,14 +75,14 @@ def step(
     rows = x.numel() // features if features else 0
     if not 0 < rows <= MOST_ROWS or x.dtype is not _float32 or not x.is_cpu:
         return None
-    x = x.contiguous()
+    x = x.resolve_neg().contiguous()
     h = c = 0
     if states:
         numbers = rows * hidden
         for state in states:
             if type(state) is not Tensor or state.numel() != numbers or state.dtype is not _float32:
                 return None
-            if not state.is_cpu or not state.is_contiguous():
+            if not state.is_cpu or not state.is_contiguous() or state.is_neg():
                 return None
         h = states[0].data_ptr()
         c = states[1].data_ptr() if kind == 0 else 0
