@@ -58,17 +58,12 @@ def _decode(call: Call, place: int) -> CellStates:
         return CellStates(hidden.unsqueeze(2)[:, :, :0], None, hidden)
     lanes = kernels.lanes
     slots = kernels.gate_stride(call.plan.kind) // lanes
-    blocks = gates[place].reshape(
-        gates.shape[1], -1, slots, lanes
-    )  # (entries, vectors of units, slots, lanes)
+    # (entries, vectors of units, slots, lanes)
+    blocks = gates[place].reshape(gates.shape[1], -1, slots, lanes)
     order = [kernels.gate_offset(call.plan.kind, gate) // lanes for gate in range(GATES[call.plan.kind])]
     named = blocks[:, :, order].transpose(1, 2).flatten(2)[..., : stack.hidden]
-    shown = _at_entries(named, entries)
-    return CellStates(
-        shown,
-        None if cell is None or not cell.shape[-1] else _at_entries(cell[place][:, : stack.hidden], entries),
-        hidden,
-    )
+    cells = _at_entries(cell[place][:, : stack.hidden], entries) if stack.kind == "lstm" else None
+    return CellStates(_at_entries(named, entries), cells, hidden)
 
 
 def _at_entries(values: Tensor, entries: Tensor) -> Tensor:
