@@ -16,7 +16,7 @@ constexpr i64 input_rows = 192;  // rows of the input's gradient made at once
 // What all threads share while one direction of one layer goes backward.
 struct BackwardShared {
     float *w_ih, *w_hh, *w_hr;  // panels: (gates, F), (gates, P), (P, H)
-    float* delta;               // (entries, delta_width) gradients of the pre-activations
+    float* delta;               // (entries, delta_width) gradients of the pre-activations, in words
     float* d_hidden;            // (entries, state_width) gradients of projected hidden states
     float* d_state;             // (N, state_width) by rank: gradient of the hidden state
     float* d_shown;             // (N, cell_width) by rank: of what the projection multiplies
@@ -39,18 +39,20 @@ struct Backward {
     Share units, states;  // vectors of units, and of hidden states, this thread's
 
     i64 state() const { return state_size(problem); }
-    i64 delta_width() const { return layout.gates_width() + delta_gap; }
+    i64 delta_width() const { return words(layout.gates_width()) + delta_gap; }
     // The gates of a row as the left factor of the product that gives the state's, or the input's, gradient.
     static constexpr i64 unit_vector = C::slots * lanes;
     Runs h_runs() const { return runs(Layout<C>::h_slots); }
     Runs x_runs() const { return runs(Layout<C>::x_slots); }
     Runs runs(i64 used) const {
-        if (used == C::slots) return {1, layout.gates_width(), 0};
-        return {layout.vectors(), used * lanes, unit_vector};
+        if (used == C::slots) return {1, words(layout.gates_width()), 0};
+        return {layout.vectors(), words(used * lanes), words(unit_vector)};
     }
-    Panels h_panels() const { return {shared.w_hh, layout.vectors() * Layout<C>::h_slots * lanes, state()}; }
+    Panels h_panels() const {
+        return {shared.w_hh, words(layout.vectors() * Layout<C>::h_slots * lanes), state()};
+    }
     Panels x_panels() const {
-        return {shared.w_ih, layout.vectors() * Layout<C>::x_slots * lanes, layer.features};
+        return {shared.w_ih, words(layout.vectors() * Layout<C>::x_slots * lanes), layer.features};
     }
     Panels r_panels() const { return {shared.w_hr, problem.projection, problem.hidden}; }
     i64 state_width() const { return round_up(state(), lanes); }
@@ -58,6 +60,17 @@ struct Backward {
         return shared.delta + reading.entry(rank, step) * delta_width();
     }
 };
+
+// `count` words, in a unit of pairs of one number of a and one of b, elsewhere of a alone.
+RECURRA_INLINE void join(float* words_to, const Element* a, const Element* b, i64 count) {
+#ifdef RECURRA_PAIRS
+    uint32_t* to = (uint32_t*)words_to;
+    for (i64 i = 0; i < count; i++) to[i] = a[i] | (uint32_t)b[i] << 16;
+#else
+    (void)b;
+    memcpy(words_to, a, count * sizeof(float));
+#endif
+}
 
 // Packs (gates, columns) into panels whose rows follow the order of the gates' vectors. Unit vectors `share`.
 template <class C>
@@ -68,14 +81,14 @@ void pack_backward(const Layout<C>& layout, const Panels& panels, const float* w
         const i64 columns = smaller(width, panels.columns - column);
         for (i64 v = share.first; v < share.last; v++)
             for (int slot = from; slot < to; slot++)
-                for (i64 lane = 0; lane < lanes; lane++) {
-                    const i64 k = (v * (to - from) + slot - from) * lanes + lane, unit = v * lanes + lane;
+                for (i64 lane = 0; lane < lanes; lane += per_word) {
+                    const i64 k = words((v * (to - from) + slot - from) * lanes + lane),
+                              unit = v * lanes + lane;
                     float* row = packed + (panels.at(panel, k) - panels.data);
                     const i64 real = unit < layout.hidden ? columns : 0;
-                    if (real)
-                        memcpy(row,
-                               weights + (gate_of(slot) * layout.hidden + unit) * panels.columns + column,
-                               real * sizeof(float));
+                    const Element* source = (const Element*)weights +
+                                            (gate_of(slot) * layout.hidden + unit) * panels.columns + column;
+                    if (real) join(row, source, source + panels.columns, real);
                     memset(row + real, 0, (width - real) * sizeof(float));
                 }
     }
@@ -146,7 +159,7 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     }
     if constexpr (C::carries_hidden)
         h_before = !first             ? at(b.layer.y, row, b.reading.time(rank, step - 1))
-                   : initial && d.h_0 ? d.h_0 + row * state
+                   : initial && d.h_0 ? d.h_0 + row * words(state)
                                       : b.shared.zeros;
     const float* dh = b.problem.projection ? b.shared.d_shown + rank * cell_width
                                            : b.shared.d_state + rank * b.state_width();
@@ -162,11 +175,12 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
             passed = V{};
         }
         const V before = c_before ? load(c_before + column, n) : V{};
-        passed = C::backward(a, c ? load(c + column, n) : V{}, before,
-                             h_before ? load(h_before + column, n) : V{}, load(dh + column, n), passed);
+        passed =
+            C::backward(a, c ? load(c + column, n) : V{}, before,
+                        h_before ? load_numbers(h_before, column, n) : V{}, load(dh + column, n), passed);
         store(carry + column, passed);
         RECURRA_UNROLL
-        for (int s = 0; s < C::slots; s++) store(delta + (v * C::slots + s) * lanes, a[s]);
+        for (int s = 0; s < C::slots; s++) store_numbers(delta, (v * C::slots + s) * lanes, a[s], lanes);
     }
 }
 
@@ -229,7 +243,7 @@ void backward_steps(const Backward<C>& b) {
         if (step >= 0 && b.reading.ranks(step) == 0) continue;
         if (step >= 0 || b.direction.d_h_0) {
             for (i64 i = 0; i < going; i++) {
-                left[i] = b.delta(part.rank(i), step + 1) + C::h_from * lanes;
+                left[i] = b.delta(part.rank(i), step + 1) + words(C::h_from * lanes);
                 out[i] = b.shared.d_state + part.rank(i) * b.state_width();
             }
             product(left, b.h_runs(), to_state, 0, b.states.first / panel_vectors,

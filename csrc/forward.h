@@ -19,18 +19,20 @@ struct ForwardShared {
     float *w_x, *w_h, *bias;  // packed: per block (F, x slots), (P, h slots), then the sums' start
     float* w_r;               // projection, packed in panels
     float* cell;              // (N, cell_width) cell states by rank, where they are not kept
-    float* shown;             // (N, cell_width) what the projection multiplies, by rank
-    float* ahead;             // (threads, ahead_rows, gates_width) pre-activations made ahead, where not kept
-    const float* zeros;       // a state of zeros
-    const void** tables;      // rows of pointers, tables_per_row for each
+    float* hidden;       // (N, cell_width) hidden states by rank, of a unit of pairs, whose output is rounded
+    float* shown;        // (N, cell_width) what the projection multiplies, by rank
+    float* ahead;        // (threads, ahead_rows, gates_width) pre-activations made ahead, where not kept
+    const float* zeros;  // a state of zeros
+    const void** tables;  // rows of pointers, tables_per_row for each
     i64 table_rows;
 };
-constexpr int forward_tables = 6;
+constexpr int forward_tables = 7;
 
 // One reading step of a thread's rows, by pointers to each row.
 struct ForwardRows {
     const float **x, **h, **c_before;  // input, hidden and cell state of the step before
     float **y, **gates, **cell;        // hidden state (or what is projected), gates, cell state, written
+    float** hidden;                    // of a unit of pairs: the hidden state, read and written
 
     explicit ForwardRows(const void** table, i64 n)
         : x((const float**)table),
@@ -38,7 +40,8 @@ struct ForwardRows {
           c_before((const float**)table + 2 * n),
           y((float**)table + 3 * n),
           gates((float**)table + 4 * n),
-          cell((float**)table + 5 * n) {}
+          cell((float**)table + 5 * n),
+          hidden((float**)table + 6 * n) {}
 };
 
 enum Phase { INPUT = 1, STATE = 2 };
@@ -56,8 +59,8 @@ struct Forward {
     Share blocks;  // of hidden units, this thread's
 
     i64 state() const { return state_size(problem); }
-    i64 x_block() const { return layer.features * C::units * Layout<C>::x_slots * lanes; }
-    i64 h_block() const { return state() * C::units * Layout<C>::h_slots * lanes; }
+    i64 x_block() const { return words(layer.features) * C::units * Layout<C>::x_slots * lanes; }
+    i64 h_block() const { return words(state()) * C::units * Layout<C>::h_slots * lanes; }
     float* ahead() const { return shared.ahead + team.id * ahead_rows * layout.gates_width(); }
     Panels projection() const { return {shared.w_r, problem.hidden, problem.projection}; }
 };
@@ -81,8 +84,8 @@ void pack_forward(const Forward<C>& f, Share share) {
             }
     };
     const Direction& d = f.direction;
-    pack(d.w_ih, f.layer.features, C::x_from, C::x_to, C::gate_of_x, f.shared.w_x);
-    pack(d.w_hh, f.state(), C::h_from, C::h_to, C::gate_of_h, f.shared.w_h);
+    pack(d.w_ih, words(f.layer.features), C::x_from, C::x_to, C::gate_of_x, f.shared.w_x);
+    pack(d.w_hh, words(f.state()), C::h_from, C::h_to, C::gate_of_h, f.shared.w_h);
     for (i64 v = share.first * C::units; v < share.last * C::units; v++)
         for (int slot = 0; slot < C::slots; slot++) {
             const i64 units = layout.units(v);
@@ -122,7 +125,8 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
             for (int n = 0; n < NB * width; n++) acc[m][n] = load(f.shared.bias + first + n * lanes);
         }
         accumulate<MR, NB, width, C::slots, C::x_from, C::x_to>(
-            acc, rows.x + row, {1, f.layer.features, 0}, f.shared.w_x + block * f.x_block(), f.x_block());
+            acc, rows.x + row, {1, words(f.layer.features), 0}, f.shared.w_x + block * f.x_block(),
+            f.x_block());
     } else {
         RECURRA_UNROLL
         for (int m = 0; m < MR; m++) {
@@ -138,7 +142,7 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
         }
         return;
     }
-    accumulate<MR, NB, width, C::slots, C::h_from, C::h_to>(acc, rows.h + row, {1, f.state(), 0},
+    accumulate<MR, NB, width, C::slots, C::h_from, C::h_to>(acc, rows.h + row, {1, words(f.state()), 0},
                                                             f.shared.w_h + block * f.h_block(), f.h_block());
     RECURRA_UNROLL
     for (int m = 0; m < MR; m++) {
@@ -148,7 +152,8 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
             V* a = &acc[m][u * C::slots];
             V c_before = {}, h_before = {}, c;
             if constexpr (C::has_cell) c_before = load(rows.c_before[row + m] + v * lanes, units);
-            if constexpr (C::carries_hidden) h_before = load(rows.h[row + m] + v * lanes, units);
+            if constexpr (C::carries_hidden)
+                h_before = load((pairs ? rows.hidden : rows.h)[row + m] + v * lanes, units);
             const V h = C::forward(a, c_before, h_before, c);
             if constexpr (KEEP) {
                 RECURRA_UNROLL
@@ -156,7 +161,8 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
                     store(rows.gates[row + m] + first + (u * C::slots + s) * lanes, a[s]);
             }
             if constexpr (C::has_cell) store(rows.cell[row + m] + v * lanes, c);
-            store(rows.y[row + m] + v * lanes, h, units);
+            store_numbers(rows.y[row + m], v * lanes, h, units);
+            if constexpr (pairs && C::carries_hidden) store(rows.hidden[row + m] + v * lanes, h);
         }
     }
 }
@@ -202,7 +208,7 @@ void place_forward(const Forward<C>& f, ForwardRows& rows, i64 step, i64 count, 
         const bool reset = reading.resets_before(rank, step);
         if (step == 0 || reset) {
             const bool initial = !reset || reading.schedule.reset_to_initial;
-            rows.h[i] = initial && d.h_0 ? d.h_0 + b * state : f.shared.zeros;
+            rows.h[i] = initial && d.h_0 ? d.h_0 + b * words(state) : f.shared.zeros;
             rows.c_before[i] = initial && d.c_0 ? d.c_0 + b * hidden : f.shared.zeros;
         }
         rows.y[i] = at(f.layer.y, b, time);
@@ -210,6 +216,12 @@ void place_forward(const Forward<C>& f, ForwardRows& rows, i64 step, i64 count, 
         else if (ahead) rows.gates[i] = ahead + i * f.layout.gates_width();
         if (C::has_cell)
             rows.cell[i] = KEEP ? d.cell + entry * cell_width : f.shared.cell + rank * cell_width;
+        if constexpr (pairs && C::carries_hidden) {
+            rows.hidden[i] = f.shared.hidden + rank * cell_width;
+            if (step == 0 || reset)
+                for (i64 v = f.blocks.first * C::units; v < f.blocks.last * C::units; v++)
+                    store(rows.hidden[i] + v * lanes, load_numbers(rows.h[i], v * lanes, f.layout.units(v)));
+        }
     }
 }
 
@@ -288,9 +300,9 @@ void forward_ends(const Forward<C>& f) {
         const i64 rank = f.part.rank(i), b = f.reading.row(rank), length = f.reading.length(rank);
         if (d.h_n) {
             const float* last = length  ? at(f.layer.y, b, f.reading.time(rank, length - 1))
-                                : d.h_0 ? d.h_0 + b * state
+                                : d.h_0 ? d.h_0 + b * words(state)
                                         : nullptr;
-            copy(d.h_n + b * state, last, state);
+            copy(d.h_n + b * words(state), last, words(state));
         }
         if (C::has_cell && d.c_n) {
             const float* last = d.c_0 ? d.c_0 + b * hidden : nullptr;
@@ -300,7 +312,7 @@ void forward_ends(const Forward<C>& f) {
             copy(d.c_n + b * hidden, last, hidden);
         }
         for (i64 t = f.layer.y.offset ? schedule.steps : length; t < schedule.steps; t++)
-            memset(at(f.layer.y, b, t), 0, state * sizeof(float));
+            memset(at(f.layer.y, b, t), 0, words(state) * sizeof(float));
     }
 }
 

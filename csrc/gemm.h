@@ -1,6 +1,6 @@
 // Matrix products: a tile of sums held in registers, fed by rows of the left factor and packed panels of the
 // right one. Each sum adds its terms in the same order whatever the tile's height, so how rows are shared out
-// among threads never changes a bit of the result.
+// among threads never changes a bit of the result. Factors are in words (see vec.h), sums in floats.
 #pragma once
 
 #include "vec.h"
@@ -13,7 +13,7 @@ constexpr int ahead =
     8;  // terms that a panel is fetched ahead of its use, for caches whose own guess is late
 constexpr int panel_vectors = 4;  // vectors in a panel of the general product
 
-// The left factor's rows are `pieces` runs of `piece` floats, `jump` floats from one start to the next.
+// The left factor's rows are `pieces` runs of `piece` words, `jump` words from one start to the next.
 struct Runs {
     i64 pieces, piece, jump;
 };
@@ -36,18 +36,20 @@ RECURRA_INLINE void multiply(V (&acc)[MR][NB * WIDTH], const float* const (&left
         }
         RECURRA_UNROLL
         for (int m = 0; m < MR; m++) {
-            const V factor = broadcast(left[m][k]);
+            const V factor = broadcast_word(left[m][k]);
             RECURRA_UNROLL
             for (int j = 0; j < NB; j++) {
                 RECURRA_UNROLL
-                for (int n = 0; n < n_used; n++)
-                    acc[m][j * WIDTH + n / used * SLOTS + FROM + n % used] += factor * panel[j][n];
+                for (int n = 0; n < n_used; n++) {
+                    V& sum = acc[m][j * WIDTH + n / used * SLOTS + FROM + n % used];
+                    sum = multiply_add(sum, factor, panel[j][n]);
+                }
             }
         }
     } else {
         V factor[MR];
         RECURRA_UNROLL
-        for (int m = 0; m < MR; m++) factor[m] = broadcast(left[m][k]);
+        for (int m = 0; m < MR; m++) factor[m] = broadcast_word(left[m][k]);
         RECURRA_UNROLL
         for (int j = 0; j < NB; j++) {
             RECURRA_UNROLL
@@ -57,8 +59,10 @@ RECURRA_INLINE void multiply(V (&acc)[MR][NB * WIDTH], const float* const (&left
                 __asm__("" : "+v"(vector));  // one at a time: else GCC loads all four and spills
 #endif
                 RECURRA_UNROLL
-                for (int m = 0; m < MR; m++)
-                    acc[m][j * WIDTH + n / used * SLOTS + FROM + n % used] += factor[m] * vector;
+                for (int m = 0; m < MR; m++) {
+                    V& sum = acc[m][j * WIDTH + n / used * SLOTS + FROM + n % used];
+                    sum = multiply_add(sum, factor[m], vector);
+                }
             }
         }
     }
@@ -122,7 +126,7 @@ RECURRA_INLINE void with_width(i64 vectors, F&& f) {
 // another; each holds its K rows one after another, the last vector filled up with zeros.
 struct Panels {
     const float* data;
-    i64 depth, columns;  // K, columns
+    i64 depth, columns;  // K in words, columns
 
     i64 vectors() const { return ceil_div(columns, lanes); }
     i64 count() const { return ceil_div(vectors(), panel_vectors); }

@@ -56,7 +56,7 @@ void run_backward(const Problem& problem) {
 }
 
 void run_step(CellKind cell, const StepCall& call) {
-    with_cell(cell, [&](auto c) { step<decltype(c)>(call); });
+    if constexpr (!pairs) with_cell(cell, [&](auto c) { step<decltype(c)>(call); });
 }
 
 // 12 sums: enough to hide the multiplier's latency, and they fit into 16 registers.
@@ -73,7 +73,7 @@ double multiply_adds(i64 repeats) {
         __asm__ volatile("" : "+w"(x), "+w"(y));
 #endif
         RECURRA_UNROLL
-        for (int n = 0; n < 12; n++) sums[n] += x * y;
+        for (int n = 0; n < 12; n++) sums[n] = multiply_add(sums[n], x, y);
     }
     V total = {};
     for (const V& sum : sums) total += sum;
@@ -84,8 +84,8 @@ double multiply_adds(i64 repeats) {
 
 extern const Kernels kernels;
 const Kernels kernels = {
-    RECURRA_ISA_NAME, lanes,       gates_width,  cell_width, gate_offset,
-    gate_stride,      run_forward, run_backward, run_step,   multiply_adds,
+    RECURRA_ISA_NAME, lanes,       pairs,        gates_width, cell_width,    gate_offset,
+    gate_stride,      run_forward, run_backward, run_step,    multiply_adds,
 };
 
 }  // namespace recurra::RECURRA_ISA

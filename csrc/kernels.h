@@ -10,6 +10,7 @@ namespace recurra {
 struct Kernels {
     const char* isa;
     int64_t lanes;  // floats in a vector
+    bool pairs;     // these read bfloat16: see problem.h
     int64_t (*gates_width)(CellKind cell, int64_t hidden);
     int64_t (*cell_width)(CellKind cell, int64_t hidden);
     // Where in a row of gates the slot `gate` (torch's order) of unit 0 stands, and how units go on from
@@ -29,5 +30,8 @@ struct Kernels {
 
 // The kernels of the ISA of this name. Throws std::invalid_argument where they were not built.
 const Kernels& kernels_for(const std::string& isa);
+
+// Those for bfloat16 beside `kernels`, or null where this build or this CPU has none.
+const Kernels* kernels_for_pairs(const Kernels& kernels);
 
 }  // namespace recurra

@@ -29,7 +29,7 @@ inline Team team_for(int direction, int directions, int id, int size, Barrier* b
 // `layer` with its output's views at direction d's columns.
 inline Layer at_direction(const Problem& p, const Layer& layer, int d) {
     Layer shifted = layer;
-    shifted.y.data += d * state_size(p);
+    shifted.y.data += d * words(state_size(p));
     if (shifted.d_y.data) shifted.d_y.data += d * state_size(p);
     return shifted;
 }
@@ -83,8 +83,9 @@ void forward(const Problem& p) {
     for (i64 d = 0; d < p.directions; d++) {
         ForwardShared& s = job.shared[d];
         s.zeros = nothing;
-        s.w_x = memory.floats(layout.blocks() * block * Layout<C>::x_slots * features);
-        s.w_h = memory.floats(layout.blocks() * block * Layout<C>::h_slots * state);
+        s.w_x = memory.floats(layout.blocks() * block * Layout<C>::x_slots * words(features));
+        s.w_h = memory.floats(layout.blocks() * block * Layout<C>::h_slots * words(state));
+        if (pairs && C::carries_hidden) s.hidden = memory.floats(rows * layout.cell_width());
         s.bias = memory.floats(layout.gates_width());
         if (p.projection) {
             s.w_r = memory.floats(panels_size(p.hidden, p.projection));
@@ -171,7 +172,7 @@ void backward_worker(void* context, int id, int size) {
             if (wanted.d_w_ih || wanted.d_w_hh || wanted.d_b_ih || wanted.d_b_hh)
                 backward_weights(b, job.room);
             if constexpr (C::has_cell) {
-                if (p.projection && wanted.d_w_hr) {
+                if (!pairs && p.projection && wanted.d_w_hr) {
                     everyone.wait();  // the sums are used again
                     backward_projection(b, job.room, job.shown + id * b.layout.cell_width());
                 }
@@ -197,9 +198,9 @@ void backward(const Problem& p) {
     for (i64 d = 0; d < p.directions; d++) {
         BackwardShared& s = job.shared[d];
         s.zeros = nothing;
-        s.w_hh = memory.floats(panels_size(layout.vectors() * Layout<C>::h_slots * lanes, state));
-        s.w_ih = memory.floats(panels_size(layout.vectors() * Layout<C>::x_slots * lanes, features));
-        s.delta = memory.floats(entries * (layout.gates_width() + delta_gap));
+        s.w_hh = memory.floats(panels_size(words(layout.vectors() * Layout<C>::h_slots * lanes), state));
+        s.w_ih = memory.floats(panels_size(words(layout.vectors() * Layout<C>::x_slots * lanes), features));
+        s.delta = memory.floats(entries * (words(layout.gates_width()) + delta_gap));
         s.d_state = memory.floats(rows * state_width);
         s.carry = memory.floats(rows * layout.cell_width());
         if (p.projection) {
@@ -211,8 +212,8 @@ void backward(const Problem& p) {
         s.tables = static_cast<const void**>(memory.bytes(capacity * backward_tables, sizeof(void*)));
     }
     const i64 columns = sum_stride_for(larger(features + 1 + state, p.hidden));
-    job.room.left_size = entries_at_once * larger(layout.gates_width(), state_width);
-    job.room.right_size = entries_at_once * columns;
+    job.room.left_size = words_at_once * larger(layout.gates_width(), state_width);
+    job.room.right_size = words_at_once * columns;
     job.room.sums = memory.floats(larger(layout.gates_width(), state_width) * columns);
     job.room.left = memory.floats(job.room.left_size * p.threads);
     job.room.right = memory.floats(job.room.right_size * p.threads);

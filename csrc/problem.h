@@ -23,6 +23,10 @@ struct Schedule {
     bool reset_to_initial;  // resets put the state back to h_0 and c_0 instead of zero
 };
 
+// Units compiled for pairs read bfloat16: there x, y, h_0, h_n, w_ih and w_hh point to bfloat16, two to a
+// word of four bytes, and all else to floats. Sizes still count numbers, and must be even; strides of x and y
+// count words. There is no projection.
+
 // A tensor (N, T, width) of the caller's, or of the engine's own. Strides count elements; `offset` stands for
 // the steps of a PackedSequence, which lie at row + offset[step].
 struct View {

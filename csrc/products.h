@@ -10,8 +10,9 @@ constexpr int sum_rows =
     many_registers ? 8 : 4;  // a tile of the weights' gradient: 8 × 3 vectors of sums, or 4 × 3
 constexpr int sum_vectors = 3;
 constexpr int sum_columns = sum_vectors * lanes;
-constexpr i64 entries_at_once = 384;
-constexpr i64 entries_in_a_sum = 128;  // longer sums would lose digits: these are added up, then their sums
+constexpr i64 words_at_once = 384;  // of one or two entries each
+constexpr i64 entries_at_once = words_at_once * per_word;
+constexpr i64 words_in_a_sum = 128;  // longer sums would lose digits: these are added up, then their sums
 constexpr i64 tiles_at_once =
     256 / sum_rows;  // with their entries' part of the left factor, half a second cache
 static_assert(lanes % sum_rows == 0 || sum_rows % lanes == 0, "a tile's rows may not straddle slots");
@@ -56,10 +57,11 @@ void backward_input(const Backward<C>& b, Share share, bool add) {
         for (i64 v = 0; v < b.layout.vectors(); v += together) {
             const i64 vectors = smaller(together, b.layout.vectors() - v);
             for (i64 i = 0; i < count; i++)
-                left[i] = b.shared.delta + (from + i) * b.delta_width() + (v * C::slots + C::x_from) * lanes;
-            Runs runs = {vectors, Layout<C>::x_slots * lanes, b.unit_vector};
-            if (Layout<C>::x_slots == C::slots) runs = {1, vectors * b.unit_vector, 0};
-            product(left, runs, panels, v * Layout<C>::x_slots * lanes, 0, panels.count(), out, count,
+                left[i] =
+                    b.shared.delta + (from + i) * b.delta_width() + words((v * C::slots + C::x_from) * lanes);
+            Runs runs = {vectors, words(Layout<C>::x_slots * lanes), words(b.unit_vector)};
+            if (Layout<C>::x_slots == C::slots) runs = {1, words(vectors * b.unit_vector), 0};
+            product(left, runs, panels, words(v * Layout<C>::x_slots * lanes), 0, panels.count(), out, count,
                     add || v > 0);
         }
     }
@@ -94,9 +96,9 @@ inline RECURRA_NOINLINE void sum_tile(const float* left, const float* right, i64
         }
         RECURRA_UNROLL
         for (int m = 0; m < sum_rows; m++) {
-            const V factor = broadcast(left[m]);
+            const V factor = broadcast_word(left[m]);
             RECURRA_UNROLL
-            for (int n = 0; n < sum_vectors; n++) acc[m][n] += factor * w[n];
+            for (int n = 0; n < sum_vectors; n++) acc[m][n] = multiply_add(acc[m][n], factor, w[n]);
         }
     }
     RECURRA_UNROLL
@@ -109,38 +111,48 @@ inline RECURRA_NOINLINE void sum_tile(const float* left, const float* right, i64
     }
 }
 
-// One piece of a row of the right factor: `count` floats from `from`, or zeros if that is null.
+// One piece of a row of the right factor.
 struct Piece {
-    const float* from;
+    const Element* from;
     i64 count;
 };
 
 // Writes columns first..first + sum_columns of the row that the pieces make one after another; zeros beyond.
-RECURRA_INLINE void write_columns(const Piece (&pieces)[3], i64 first, float* to) {
+RECURRA_INLINE void write_columns(const Piece (&pieces)[3], i64 first, Element* to) {
     i64 written = 0;
     for (const Piece& piece : pieces) {
         if (first < piece.count && written < sum_columns) {
             const i64 count = smaller(piece.count - first, sum_columns - written);
             if (count == sum_columns) {
-                RECURRA_UNROLL
-                for (int n = 0; n < sum_vectors; n++)
-                    store(to + n * lanes, load(piece.from + first + n * lanes));
+                memcpy(to, piece.from + first, sum_columns * sizeof(Element));
                 return;
             }
-            memcpy(to + written, piece.from + first, count * sizeof(float));
+            memcpy(to + written, piece.from + first, count * sizeof(Element));
             written += count;
             first = 0;
         } else {
             first -= smaller(first, piece.count);
         }
     }
-    memset(to + written, 0, (sum_columns - written) * sizeof(float));
+    memset(to + written, 0, (sum_columns - written) * sizeof(Element));
+}
+
+// The same as words: of one row, or in a unit of pairs of two.
+RECURRA_INLINE void write_words(const Piece (&a)[3], const Piece (&b)[3], i64 first, float* to) {
+    if constexpr (pairs) {
+        Element rows[2][sum_columns];
+        write_columns(a, first, rows[0]);
+        write_columns(b, first, rows[1]);
+        join(to, rows[0], rows[1], sum_columns);
+    } else {
+        write_columns(a, first, (Element*)to);
+    }
 }
 
 // Gradients of weights as one product over all entries, leftᵀ · right, cut in chunks of entries. The threads
 // share out the sums, not the entries, so each sum is added up in the same order whatever their number.
 struct WeightProduct {
-    const float* left;  // (entries, left_stride), of which left_rows columns become rows of the sums
+    const float* left;  // (entries, left_stride) words, of which left_rows numbers become rows of the sums
     i64 left_stride, left_rows, entries, columns;
     float* sums;  // (left_rows, sum_stride)
     i64 sum_stride;
@@ -175,13 +187,15 @@ inline Rectangle rectangle_of(const Team& team, i64 tiles, i64 panels) {
 // The sums of one tile, from the packed chunk.
 inline void add_entries(const WeightProduct& w, const Rectangle& mine, i64 tile, i64 panel, i64 depth,
                         bool add) {
-    const float* left = w.left_packed + (tile - mine.rows.first) * entries_at_once * sum_rows;
-    const float* right = w.right_packed + (panel - mine.panels.first) * entries_at_once * sum_columns;
+    const float* left = w.left_packed + (tile - mine.rows.first) * words_at_once * sum_rows;
+    const float* right = w.right_packed + (panel - mine.panels.first) * words_at_once * sum_columns;
     float* sums = w.sums + tile * sum_rows * w.sum_stride + panel * sum_columns;
-    for (i64 k = 0; k < depth; k += entries_in_a_sum)
-        sum_tile(left + k * sum_rows, right + k * sum_columns, smaller(entries_in_a_sum, depth - k), sums,
+    for (i64 k = 0; k < depth; k += words_in_a_sum)
+        sum_tile(left + k * sum_rows, right + k * sum_columns, smaller(words_in_a_sum, depth - k), sums,
                  w.sum_stride, add || k > 0);
 }
+
+constexpr Element no_numbers[sum_rows] = {};
 
 // fill(cursor, entry, pieces) says what a row of the right factor is; wanted(tile, panel) which sums are.
 template <class Fill, class Wanted>
@@ -193,18 +207,21 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
                    (mine.panels.last - mine.panels.first) * sum_columns * sizeof(float));
     Cursor cursor(reading, 0);
     for (i64 from = 0; from < w.entries; from += entries_at_once) {
-        const i64 depth = smaller(entries_at_once, w.entries - from);
-        for (i64 k = 0; k < depth; k++, cursor.next()) {
-            Piece pieces[3] = {};
-            fill(cursor, from + k, pieces);
+        const i64 entries = smaller(entries_at_once, w.entries - from), depth = ceil_div(entries, per_word);
+        for (i64 k = 0; k < depth; k++) {
+            const i64 entry = from + k * per_word;
+            const bool second = pairs && entry + 1 < w.entries;
+            Piece pieces[2][3] = {};
+            for (int half = 0; half < 1 + second; half++, cursor.next())
+                fill(cursor, entry + half, pieces[half]);
             for (i64 panel = mine.panels.first; panel < mine.panels.last; panel++)
-                write_columns(
-                    pieces, panel * sum_columns,
-                    w.right_packed + ((panel - mine.panels.first) * entries_at_once + k) * sum_columns);
-            const float* row = w.left + (from + k) * w.left_stride;
+                write_words(pieces[0], pieces[1], panel * sum_columns,
+                            w.right_packed + ((panel - mine.panels.first) * words_at_once + k) * sum_columns);
+            const Element* row = (const Element*)(w.left + entry * w.left_stride);
+            const Element* next = row + w.left_stride * per_word;
             for (i64 tile = mine.rows.first; tile < mine.rows.last; tile++)
-                memcpy(w.left_packed + ((tile - mine.rows.first) * entries_at_once + k) * sum_rows,
-                       row + tile * sum_rows, sum_rows * sizeof(float));
+                join(w.left_packed + ((tile - mine.rows.first) * words_at_once + k) * sum_rows,
+                     row + tile * sum_rows, second ? next + tile * sum_rows : no_numbers, sum_rows);
         }
         for (i64 first = mine.rows.first; first < mine.rows.last; first += tiles_at_once)
             for (i64 panel = mine.panels.first; panel < mine.panels.last; panel++)
@@ -257,15 +274,17 @@ void backward_weights(const Backward<C>& b, const SumRoom& room) {
                              sum_stride_for(columns),
                              room.left_of(b.team.id),
                              room.right_of(b.team.id)};
-    const float one = 1.0f;
+    const Element one = pairs ? Element(0x3f80) : Element(1);  // 1 in bfloat16
     const auto fill = [&](const Cursor& at_entry, i64, Piece(&pieces)[3]) {
         const i64 rank = at_entry.rank, step = at_entry.step, row = b.reading.row(rank);
         const bool reset = b.reading.resets_before(rank, step);
         const bool initial = !reset || schedule.reset_to_initial;
-        pieces[0] = {at(b.layer.x, row, b.reading.time(rank, step)), features};
+        const float* h_before =
+            initial && b.direction.h_0 ? b.direction.h_0 + row * words(state) : b.shared.zeros;
+        if (step > 0 && !reset) h_before = at(b.layer.y, row, b.reading.time(rank, step - 1));
+        pieces[0] = {(const Element*)at(b.layer.x, row, b.reading.time(rank, step)), features};
         pieces[1] = {&one, 1};
-        if (step > 0 && !reset) pieces[2] = {at(b.layer.y, row, b.reading.time(rank, step - 1)), state};
-        else pieces[2] = {initial && b.direction.h_0 ? b.direction.h_0 + row * state : b.shared.zeros, state};
+        pieces[2] = {(const Element*)h_before, state};
     };
     // A slot that the state does not feed has no use for columns of h, nor one that the input does not, for
     // x's.
@@ -306,7 +325,7 @@ void backward_projection(const Backward<C>& b, const SumRoom& room, float* shown
             for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes);
             store(shown + v * lanes, C::shown(a, load(cell + v * lanes)));
         }
-        pieces[0] = {shown, hidden};
+        pieces[0] = {(const Element*)shown, hidden};
     };
     weight_product(w, mine, b.reading, fill, [](i64, i64) { return true; });
     const i64 first = mine.panels.first * sum_columns, last = smaller(hidden, mine.panels.last * sum_columns);

@@ -1,6 +1,7 @@
 // Which kernels were built. Compiled without ISA flags.
 #include <stdexcept>
 
+#include "dispatch.h"
 #include "isas.h"
 #include "kernels.h"
 
@@ -18,6 +19,15 @@ const Kernels& kernels_for(const std::string& isa) {
     if (isa == #name) return name::kernels;
     RECURRA_FOR_EACH_ISA(RECURRA_MATCH)
     throw std::invalid_argument("isa: this build has no kernels for " + isa);
+}
+
+const Kernels* kernels_for_pairs(const Kernels& kernels) {
+#ifdef RECURRA_PAIRS_BUILT
+    if (std::string(kernels.isa) == "avx512" && (cpu_features() & AVX512BF16)) return &avx512bf16::kernels;
+#else
+    (void)kernels;
+#endif
+    return nullptr;
 }
 
 }  // namespace recurra

@@ -18,6 +18,11 @@ namespace {
 using i64 = int64_t;
 
 constexpr int lanes = RECURRA_LANES;  // floats in a vector
+#ifdef RECURRA_PAIRS
+constexpr bool pairs = true;  // this unit reads bfloat16: see problem.h
+#else
+constexpr bool pairs = false;
+#endif
 // Whether there are 32 vector registers, enough for a tile of 6 × 4 sums; otherwise there are 16, for 3 × 4.
 constexpr bool many_registers = RECURRA_REGISTERS == 32;
 
@@ -69,6 +74,40 @@ RECURRA_INLINE V rounded(V v) {
 #endif
     return v;
 }
+
+// Of two bfloat16 in a unit of pairs, of one float elsewhere: the caller's numbers in a word of four bytes.
+// Words travel as floats that nobody computes with. Sizes are even in a unit of pairs.
+constexpr i64 per_word = pairs ? 2 : 1;
+constexpr i64 words(i64 numbers) { return numbers / per_word; }
+
+#ifdef RECURRA_PAIRS
+typedef uint16_t Element;
+
+RECURRA_INLINE V broadcast_word(float word) { return (V)_mm512_set1_ps(word); }
+
+// sum + the products of the pairs' first numbers and of their second ones, added in float.
+RECURRA_INLINE V multiply_add(V sum, V a, V b) {
+    return (V)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+
+// Numbers first..first + n of those that p points to, as floats; zeros in the other lanes.
+RECURRA_INLINE V load_numbers(const float* p, i64 first, i64 n) {
+    const __mmask16 some = (__mmask16)((1u << n) - 1);
+    const __m256i bits = _mm256_maskz_loadu_epi16(some, (const Element*)p + first);
+    return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+RECURRA_INLINE void store_numbers(float* p, i64 first, V v, i64 n) {
+    const __mmask16 some = (__mmask16)((1u << n) - 1);
+    _mm256_mask_storeu_epi16((Element*)p + first, some, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+#else
+typedef float Element;
+
+RECURRA_INLINE V broadcast_word(float word) { return broadcast(word); }
+RECURRA_INLINE V multiply_add(V sum, V a, V b) { return sum + a * b; }
+RECURRA_INLINE V load_numbers(const float* p, i64 first, i64 n) { return load(p + first, n); }
+RECURRA_INLINE void store_numbers(float* p, i64 first, V v, i64 n) { store(p + first, v, n); }
+#endif
 
 // Clamped to low..high; a NaN stays a NaN, since comparisons with it are false.
 RECURRA_INLINE V clamp(V x, float low, float high) {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recurra.engine import call, native, plain
+from recurra.engine import native, plain
+from recurra.engine.call import call, native_stack
 from recurra.engine.scan import scan
 from recurra.engine.stack import GATES, KINDS, Stack, Steps
 
@@ -312,115 +311,105 @@ def test_a_view_that_negates_is_read_as_torch_reads_it() -> None:
     assert all(a.equal(b) for a, b in zip(found, expected, strict=True))
 
 
-class Recorder:
-    """Stands in for the kernels and keeps what they were called with."""
-
-    def __init__(self) -> None:
-        self.real = native.kernels()
-        self.calls: list[tuple[str, Any, list[int]]] = []
-
-    def forward(self, schedule: Any, keep: bool, numbers: list[int]) -> None:
-        self.calls.append(("forward", schedule, list(numbers)))
-        self.real.forward(schedule, keep, numbers)
-
-    def backward(self, schedule: Any, numbers: list[int]) -> None:
-        self.calls.append(("backward", schedule, list(numbers)))
-        self.real.backward(schedule, numbers)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
+def ready(case: Case) -> Any:
+    made = call(case.stack, case.x, case.initial, case.weights, case.steps)
+    assert made is not None
+    return made
 
 
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[..., None], Callable[..., None], Any, Any]:
-    """(forward, backward, numbers of each) of a real call whose tensors still live."""
-    recorder = Recorder()
-    monkeypatch.setattr(native, "_kernels", recorder)
+def test_backward_takes_only_what_forward_kept() -> None:
+    """Hooks on saved tensors may hand back anything: never memory that is not there."""
     case = small("lstm")
-    x = case.x.requires_grad_()
-    output, *_ = scan(case.stack, x, case.initial, case.weights, case.steps)
-    kept = output.grad_fn
-    output.sum().backward(retain_graph=True)
-    (_, schedule, forward), (_, _, backward) = recorder.calls
-    alive = (case, output, kept)
-    real = recorder.real
-    return (
-        lambda numbers: real.forward(schedule, True, numbers),
-        lambda numbers: (real.backward(schedule, numbers), alive)[0],
-        forward,
-        backward,
-    )
+    made = ready(case)
+    made.forward(True)
+    kept = made.kept()
+    wanted = [True] * (1 + len(case.initial) + len(case.weights))
+    first = made.backward(kept, None, (torch.ones_like(case.initial[0]), None), wanted)
+    assert len(first) == len(wanted)
+    for place in range(len(kept)):
+        for wrong in (kept[place][:-1], kept[place].double(), kept[place].flatten(), kept[place].bfloat16()):
+            with pytest.raises(ValueError, match="saved: expected"):
+                made.backward([*kept[:place], wrong, *kept[place + 1 :]], None, (), wanted)
+    for others in (kept[:-1], (*kept, kept[0]), ()):
+        with pytest.raises(ValueError, match="backward: expected what forward kept"):
+            made.backward(others, None, (), wanted)
+    for few in (wanted[:-1], [*wanted, True], []):
+        with pytest.raises(ValueError, match="backward: expected what forward kept"):
+            made.backward(kept, None, (), few)
+    with pytest.raises(ValueError, match="kept: expected a call of forward with keep"):
+        made.kept()
 
 
-def test_the_binding_counts_its_numbers(recorded: Any) -> None:
-    forward, backward, *lists = recorded
-    for run_it, numbers in zip((forward, backward), lists, strict=True):
-        for count in range(len(numbers)):
-            with pytest.raises(ValueError, match="numbers: expected more of them, got"):
-                run_it(numbers[:count])
-        for more in (1, 2, 99):
-            with pytest.raises(
-                ValueError, match=f"numbers: expected {len(numbers)}, got {len(numbers) + more}"
-            ):
-                run_it(numbers + [0] * more)
-        with pytest.raises(ValueError, match="numbers: expected"):
-            run_it(lists[1] if numbers is lists[0] else lists[0])
+def test_gradients_of_another_shape_are_refused() -> None:
+    case = small("gru")
+    made = ready(case)
+    output, *_ = made.forward(True)
+    kept = made.kept()
+    wanted = [True] * (1 + len(case.initial) + len(case.weights))
+    for d_output, d_finals in (
+        (output[:-1], ()),
+        (output.flatten(), ()),
+        (None, (case.initial[0][:, :1],)),
+        (None, (case.initial[0], case.initial[0])),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            made.backward(kept, d_output, d_finals, wanted)
+    made.backward(kept, output, (case.initial[0],), wanted)
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, 1.5, "7", [], math.nan, 2**63, -(2**63) - 1, 10**30, torch.ones(2)], ids=str
-)
-def test_the_binding_refuses_what_is_no_number(recorded: Any, wrong: Any) -> None:
-    forward, backward, *lists = recorded
-    for run_it, numbers in zip((forward, backward), lists, strict=True):
-        for place in range(len(numbers)):
-            with pytest.raises((*CLEAR, OverflowError)) as caught:
-                run_it([*numbers[:place], wrong, *numbers[place + 1 :]])
-            assert len(str(caught.value)) > 10
+def test_a_call_goes_on_only_with_its_own_inputs() -> None:
+    case = small("lstm")
+    made = ready(case)
+    made.let_go()
+    for wrong in (
+        (case.x.double(), case.initial, case.weights),
+        (case.x[:, :2], case.initial, case.weights),
+        (case.x, case.initial[:1], case.weights),
+        (case.x, case.initial, case.weights[:-1]),
+        (case.x, case.initial, (case.weights[1], *case.weights[1:])),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            made.on(*wrong)
+    made.on(case.x, case.initial, case.weights).forward(False)
 
 
-SIZES = {"cell": 0, "hidden": 1, "projection": 2, "directions": 3, "depth": 4, "threads": 5, "features": 8}
-REFUSED = [
-    *[(name, value) for name in SIZES for value in (-1, -7, -(2**31), -(2**63))],
-    *[(name, 0) for name in ("hidden", "directions", "depth", "threads")],
-    *[("cell", 4), ("cell", 2**62), ("directions", 3), ("directions", 2**62), ("depth", 2**62), ("depth", 3)],
-]
-
-
-@pytest.mark.parametrize(("name", "value"), REFUSED)
-def test_the_binding_refuses_sizes_that_cannot_be(recorded: Any, name: str, value: int) -> None:
-    forward, backward, *lists = recorded
-    for run_it, numbers in zip((forward, backward), lists, strict=True):
-        changed = list(numbers)
-        changed[SIZES[name]] = value
-        with pytest.raises(ValueError, match=r"(cell|sizes|features|numbers): "):
-            run_it(changed)
-
-
-@pytest.mark.parametrize("cell", [1, 2, 3])
-def test_the_binding_refuses_a_projection_of_a_cell_that_has_none(recorded: Any, cell: int) -> None:
-    forward, _, numbers, _ = recorded
-    with pytest.raises(ValueError, match="a projection with an LSTM only"):
-        forward([cell, *numbers[1:]])
+@pytest.mark.parametrize("wrong", [None, 1.5, "7", [1.0], {}], ids=str)
+def test_what_is_no_tensor_is_not_for_the_engine(wrong: Any) -> None:
+    case = small("lstm")
+    assert call(case.stack, wrong, case.initial, case.weights, case.steps) is None
+    assert call(case.stack, case.x, (wrong, case.initial[1]), case.weights, case.steps) is None
+    assert call(case.stack, case.x, case.initial, (*case.weights[:-1], wrong), case.steps) is None
 
 
 def test_the_binding_refuses_other_types() -> None:
-    kernels, schedule = native.kernels(), native.schedule(3, 5, None)
-    for arguments in (
-        (None, True, []),
-        (schedule, True, None),
-        (schedule, True, (1, 2)),
-        (schedule, "yes", []),
-        (schedule,),
-        (),
-    ):
-        with pytest.raises(TypeError):
-            kernels.forward(*arguments)
-    for arguments in ((None, []), (schedule, None), (schedule, True, []), ()):
-        with pytest.raises(TypeError):
-            kernels.backward(*arguments)
-    with pytest.raises(ValueError, match="numbers: expected more of them, got 0"):
-        kernels.forward(schedule, False, [])
+    kernels, case = native.kernels(), small("lstm")
+    stack, threads = native_stack(case.stack), native.module().Threads(1, 0, 0)
+    good = [stack, case.x, case.initial, case.weights, None, None, False, False, threads]
+    kernels.call(*good)
+    for place in (0, 2, 3, 4, 6, 7, 8):
+        for wrong in (object(), 1.5):
+            with pytest.raises(TypeError):
+                kernels.call(*good[:place], wrong, *good[place + 1 :])
+    with pytest.raises(TypeError):
+        kernels.call(*good[:-1])
+    for most in (0, -1, 4097):
+        with pytest.raises(ValueError, match="threads: expected 1 to 4096, got"):
+            kernels.call(*good[:-1], native.module().Threads(most, 0, 0))
+
+
+def test_it_reads_tensors_where_torch_has_no_table_for_it() -> None:
+    """As with torch before its exchange by DLPack had a table of functions: the same results."""
+    case = draw_case(77)
+    quickly = run(case)
+    module = native.module()
+    module.connect(torch, False)
+    try:
+        slowly = run(case)
+        doubles = replace(case, x=case.x.double())
+        assert call(case.stack, doubles.x, case.initial, case.weights, case.steps) is None
+    finally:
+        module.connect(torch, True)
+    assert all(a.equal(b) for a, b in zip(quickly, slowly, strict=True))
 
 
 def test_schedules_of_sizes_that_cannot_be() -> None:
@@ -442,8 +431,6 @@ def test_a_refused_call_leaves_the_next_one_whole() -> None:
     for _ in range(3):
         with pytest.raises(ValueError, match="expected"):
             run(replace(case, weights=case.weights[:3]))
-        with pytest.raises(ValueError, match="numbers"):
-            native.kernels().forward(native.schedule(3, 5, None), True, [0, 4])
         assert all(a.equal(b) for a, b in zip(run(case), before, strict=True))
 
 
@@ -469,9 +456,9 @@ def test_one_thread_for_little_work() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert call.Call(tiny.stack, tiny.x, tiny.initial, tiny.weights, tiny.steps).threads == 1
+        assert ready(tiny).threads == 1
         large = draw_case(1, kind="lstm", rows=63, length=63, features=63, hidden=63, depth=1, projection=0)
-        assert call.Call(large.stack, large.x, large.initial, large.weights, large.steps).threads == 3
+        assert ready(large).threads == 3
     finally:
         torch.set_num_threads(before)
     assert GATES == (4, 3, 1, 1)

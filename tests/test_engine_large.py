@@ -13,7 +13,7 @@ import torch.utils.deterministic
 from engine_cases import Case, draw_weights, needs_engine, outcome, reference, relative_error, threads
 
 from recurra.engine import native
-from recurra.engine.call import Call
+from recurra.engine.call import call
 from recurra.engine.scan import scan
 from recurra.engine.stack import KINDS, Stack, Steps
 
@@ -121,9 +121,9 @@ def test_more_gates_than_two_to_the_31(capsys: pytest.CaptureFixture[str]) -> No
     weights = draw_weights(stack, 1, torch.Generator().manual_seed(1))
     with memory_as_it_comes(), threads(2):
         x = torch.randn(rows, steps, 1)
-        call = Call(stack, x, (), weights, Steps())
-        output, _ = call.forward(keep=True)
-        gates = call.kept[2]
+        made = call(stack, x, (), weights, Steps())
+        output, _ = made.forward(True)
+        gates = made.kept()[1]
     assert gates.numel() > 2**31
     for row in (0, 31, 63):
         alone, _ = scan(stack, x[row : row + 1], (), weights, Steps())

@@ -6,6 +6,7 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -127,16 +128,16 @@ def test_the_threads_asked_for_are_used(monkeypatch: pytest.MonkeyPatch) -> None
     case = make(Stack("lstm", 63, directions=2), 33, 9, 7, seed=1)
     found = []
 
-    class Watched(call.Call):
-        def _header(self) -> list[int]:
-            found.append(super()._header()[5])
-            return super()._header()
+    def watched(*arguments: Any) -> Any:
+        made = call.call(*arguments)
+        found.append((made.threads, made.on(*arguments[1:4]).threads))  # forward's and backward's
+        return made
 
-    monkeypatch.setattr("recurra.engine.scan.Call", Watched)
+    monkeypatch.setattr("recurra.engine.scan.call", watched)
     for count in (1, 3, 7):
         with threads(count):
             outcome(case)
-    assert found == [1, 1, 3, 3, 7, 7]  # forward and backward
+    assert found == [(1, 1), (3, 3), (7, 7)]
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])

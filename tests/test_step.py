@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 import recurra.nn
-from recurra.engine import native, step
+from recurra.engine import native
 
 needs_engine = pytest.mark.skipif(not native.available(), reason=f"no native engine: {native.why_not()}")
 CELLS = ["LSTMCell", "GRUCell", "RNNCell"]
 LAYERS = ["LSTM", "GRU", "RNN"]
+MOST_ROWS = 8  # beyond them packing the weights pays
 SIZES = [(1, 64, 64), (1, 1, 1), (3, 33, 63), (8, 7, 16), (9, 5, 33)]
 
 
@@ -25,9 +26,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     whole = native.kernels()
 
     class Counting:
-        def step(self, *numbers: int) -> None:
-            calls.append(1)
-            whole.step(*numbers)
+        def step(self, *arguments: Any) -> Any:
+            done = whole.step(*arguments)
+            calls.extend([] if done is None else [1])
+            return done
 
         def __getattr__(self, name: str) -> Any:
             return getattr(whole, name)
@@ -197,10 +199,14 @@ def test_copies_and_pickles_check_their_own_weights(name: str) -> None:
 
 
 @needs_engine
-def test_the_binding_refuses_sizes_and_cells_that_cannot_be() -> None:
-    for sizes in ((9, 1, 1, 1), (0, -1, 1, 1), (0, 1, -1, 1), (0, 1, 1, 0)):
-        with pytest.raises(ValueError, match="known cell"):
-            native.kernels().step(*sizes, *[0] * 10)
+def test_the_binding_refuses_stacks_that_cannot_be() -> None:
+    fine = (0, 1, 0, 1, 1, True, True)
+    native.module().Stack(*fine)
+    for place, values in enumerate(((-1, 4, 2**62), (0, -1), (-1, 3), (0, -1), (0, 3, -1))):
+        for value in values:
+            kind = 1 if (place, value) == (2, 3) else 0  # a projection of a GRU
+            with pytest.raises(ValueError, match=r"cell: there is none|stack: expected"):
+                native.module().Stack(*[kind, *fine[1:]][:place], value, *fine[place + 1 :])
 
 
 @needs_engine
@@ -208,11 +214,11 @@ def test_more_rows_than_a_few_are_torchs(monkeypatch: pytest.MonkeyPatch) -> Non
     calls = counted(monkeypatch)
     cell = recurra.nn.GRUCell(5, 7)
     with torch.no_grad():
-        cell(torch.randn(step.MOST_ROWS, 5))
+        cell(torch.randn(MOST_ROWS, 5))
         assert len(calls) == 1
-        many = cell(torch.randn(step.MOST_ROWS + 1, 5))
+        many = cell(torch.randn(MOST_ROWS + 1, 5))
     assert len(calls) == 1
-    assert many.shape == (step.MOST_ROWS + 1, 7)
+    assert many.shape == (MOST_ROWS + 1, 7)
 
 
 @needs_engine

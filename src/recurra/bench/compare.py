@@ -20,9 +20,9 @@ class Row:
 
     against: the baseline's name. baseline, own: seconds, None for whose result differs. ratio: the
     baseline's median by recurra's, None where either's result differs.
-    share: recurra's part of the measured FMA peak, 0 to 1, None where that is not known. others: of each
-    other runtime its seconds, or why there are none; empty where it was not asked. differ: for each
-    contender whose result is not that of float64, a sentence.
+    share: recurra's part of the peak measured before and after it, 0 to 1, None where that is not known.
+    others: of each other runtime its seconds, or why there are none; empty where it was not asked.
+    differ: for each contender whose result is not that of float64, a sentence.
     """
 
     case: str
@@ -36,16 +36,17 @@ class Row:
     differ: tuple[str, ...]
 
 
-def peak(threads: int) -> float | None:
-    """Measured float32 multiply-adds, in FLOP/s, on this many threads; None where the engine cannot tell."""
-    return 1e9 * native.peak(threads) if native.available() else None
+def peak(threads: int, dtype: str = "float32") -> float | None:
+    """Measured multiply-adds, in FLOP/s, on this many threads; None where the engine cannot tell."""
+    found = native.peak(threads, dtype) if native.available() else None
+    return None if found is None else 1e9 * found
 
 
-def measure(case: Case, *, threads: int, budget: float, limit: float | None = None) -> list[Row]:
+def measure(case: Case, *, threads: int, budget: float) -> list[Row]:
     """A row for each phase and baseline of ``case``.
 
     threads: what torch was set to, for the other runtimes. budget: seconds of timing in each phase, exceeded
-    where the fewest samples take longer. limit: what `peak` gave.
+    where the fewest samples take longer.
     """
     rows: list[Row] = []
     with warnings.catch_warnings():
@@ -56,18 +57,19 @@ def measure(case: Case, *, threads: int, budget: float, limit: float | None = No
         for phase in case.phases:
             field = contenders(problem, phase, threads)
             with torch.inference_mode(phase == INFERENCE):
-                rows += _rows(case, phase, field, reference, budget, limit)
+                rows += _rows(case, phase, field, reference, budget, threads)
     return rows
 
 
-def _rows(
-    case: Case, phase: str, field: Field, reference: Answer, budget: float, limit: float | None
-) -> list[Row]:
+def _rows(case: Case, phase: str, field: Field, reference: Answer, budget: float, threads: int) -> list[Row]:
     differ = {one.name: sentence for one in field.present if (sentence := _wrong(one, phase, reference))}
     sound = [one for one in field.present if one.name not in differ]
+    before = peak(threads, case.dtype)
     spreads = interleave([one.call for one in sound], budget=budget, pools=[one.pool for one in sound])
     times = dict(zip((one.name for one in sound), spreads, strict=True))
     own = times.get(RECURRA)
+    after = peak(threads, case.dtype)  # a machine that others use is not always as quick
+    limit = max(before, after) if before is not None and after is not None else None
     others: dict[str, Spread | str] = {
         name: one if isinstance(one, str) else times.get(name, "results differ")
         for name, one in field.others.items()
@@ -76,8 +78,7 @@ def _rows(
     for one in field.baselines:
         baseline = times.get(one.name)
         ratio = baseline.median / own.median if baseline is not None and own is not None else None
-        known = own is not None and limit is not None and case.dtype == "float32"
-        share = case.flops(phase) / own.median / limit if known and own and limit else None
+        share = case.flops(phase) / own.median / limit if own is not None and limit is not None else None
         rivals = {other.name for other in field.baselines} - {one.name}
         concerned = tuple(sentence for name, sentence in differ.items() if name not in rivals)
         rows.append(Row(case.name, phase, one.name, baseline, own, ratio, share, others, concerned))

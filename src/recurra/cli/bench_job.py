@@ -54,7 +54,7 @@ def _measure(cases: Sequence[Case], threads: int, budget: float, *, as_json: boo
     with Progress(quiet=quiet) as progress:
         for place, case in enumerate(cases):
             progress.log({"stage": "cases", "done": place, "of": len(cases)})
-            found = measure(case, threads=threads, budget=budget, limit=limit)
+            found = measure(case, threads=threads, budget=budget)
             for row in found if lines else ():
                 print(table.line(table.cells(row)), flush=True)
             rows += found

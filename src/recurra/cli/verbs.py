@@ -173,6 +173,7 @@ def info(*, as_json: bool) -> None:
         "engine": "native" if native.available() else "plain torch",
         "why": native.why_not(),
         "isa": cpu.isa,
+        "bfloat16": _bfloat16() if native.available() else None,
         "cpu": f"{cpu.architecture}: {', '.join(cpu.features) or 'features unknown without the engine'}",
         "compiler": cpu.compiler,
         "flags": cpu.flags,
@@ -186,6 +187,12 @@ def info(*, as_json: bool) -> None:
     for name, value in document.items():
         if value is not None:
             print(f"{name:9} {value}")
+
+
+def _bfloat16() -> str:
+    from recurra.engine import native
+
+    return "kernels of its own" if native.kernels().for_pairs is not None else "in float32"
 
 
 def _prepare(

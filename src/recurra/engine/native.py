@@ -86,6 +86,7 @@ def cpu() -> Cpu:
 
 
 _kernels: Any = None  # of the ISA in use; chosen when first asked for
+_connected = False
 
 
 def kernels() -> Any:
@@ -95,8 +96,18 @@ def kernels() -> Any:
     """
     global _kernels
     if _kernels is None and _module is not None:
-        _kernels = _module.kernels(cpu().isa)
+        _kernels = module().kernels(cpu().isa)
     return _kernels
+
+
+def module() -> Any:
+    """The native module, told what torch is. Only where `available`."""
+    global _connected
+    assert _module is not None
+    if not _connected:
+        _module.connect(importlib.import_module("torch"))
+        _connected = True
+    return _module
 
 
 @contextmanager
@@ -106,7 +117,7 @@ def use(isa: str) -> Iterator[None]:
     if _module is None:
         raise ArgumentError(f"isa: the native engine is not loaded; {_why_not}")
     try:
-        chosen = _module.kernels(_module.choose(_module.features(), isa))
+        chosen = module().kernels(_module.choose(_module.features(), isa))
     except ValueError as error:
         raise ArgumentError(str(error)) from None
     before, _kernels = _kernels, chosen
@@ -136,14 +147,16 @@ def thread_runtime() -> str | None:
     return None if _module is None else str(_module.thread_runtime())
 
 
-def peak(threads: int) -> float:
-    """Fused multiply-adds that this many threads reach with the ISA in use, measured, in float32 GFLOP/s.
+def peak(threads: int, dtype: str = "float32") -> float | None:
+    """Multiply-adds that this many threads reach with the ISA in use, measured, in GFLOP/s.
 
-    Raises ArgumentError without the engine.
+    dtype: float32, or bfloat16: then None where there are no kernels for it. Raises ArgumentError without the
+    engine.
     """
     if _module is None:
         raise ArgumentError(f"peak: the native engine is not loaded; {_why_not}")
-    return float(kernels().peak(threads))
+    chosen = kernels() if dtype == "float32" else kernels().for_pairs
+    return None if chosen is None else float(chosen.peak(threads))
 
 
 def schedule(rows: int, steps: int, lengths: Tensor | None) -> Any:

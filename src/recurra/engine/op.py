@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recurra.engine import native
-from recurra.engine.call import Call
+from recurra.engine.call import call
 from recurra.engine.stack import KINDS, Stack, Steps
 
 
@@ -33,6 +33,13 @@ def _stack_of(numbers: Sequence[int]) -> Stack:
     return Stack(KINDS[kind], hidden, projection, depth, directions, bool(bias), bool(batch_first))
 
 
+def _call(x: Tensor, initial: list[Tensor], weights: list[Tensor], steps: Steps, numbers: list[int]) -> Any:
+    made = call(_stack_of(numbers), x, initial, weights, steps, room_for_all=True)
+    if made is None:
+        raise TypeError(f"x, initial, weights: expected plain tensors of float32 on a CPU, got {type(x)}")
+    return made
+
+
 @torch.library.custom_op("recurra::scan", mutates_args=())
 def _scan(
     x: Tensor,
@@ -45,11 +52,9 @@ def _scan(
 ) -> list[Tensor]:
     """Output, final states, what lies between the layers, gates and cell states."""
     steps = Steps(lengths, None, resets, reset_to_initial)
-    call = Call(_stack_of(numbers), x, initial, weights, steps, room_for_all=True)
-    results = call.forward(keep=True)
-    assert call.kept is not None
-    _, between, gates, cell = call.kept
-    return [*results, *between, gates, cell]
+    made = _call(x, initial, weights, steps, numbers)
+    results = made.forward(True)
+    return [*results, *made.kept()[1:]]
 
 
 @_scan.register_fake
@@ -92,10 +97,10 @@ def _scan_backward(
 ) -> list[Tensor]:
     """Gradients of x, the initial states and the weights. kept: output, between, gates, cell states."""
     steps = Steps(lengths, None, resets, reset_to_initial)
-    call = Call(_stack_of(numbers), x, initial, weights, steps, room_for_all=True)
+    made = _call(x, initial, weights, steps, numbers)
     wanted = [True] * (1 + len(initial) + len(weights))
-    gradients = call.backward(kept, d_output, d_finals, wanted)
-    return [gradient for gradient in gradients if gradient is not None]
+    gradients: list[Tensor] = made.backward(kept, d_output, d_finals, wanted)
+    return gradients
 
 
 @_scan_backward.register_fake

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from recurra.engine import native, plain
-from recurra.engine.call import Call
+from recurra.engine.call import call
 from recurra.engine.op import scan_in_graph
 from recurra.engine.stack import Stack, Steps
 
@@ -47,16 +47,49 @@ def scan(
         if x.dtype == torch.float32 and x.device.type == "cpu" and native.available():
             return scan_in_graph(stack, x, initial, weights, steps)
         return plain.run(stack, x, initial, weights, steps)
-    if not runs_natively(x, *initial, *weights):
-        return plain.run(stack, x, initial, weights, steps)
-    if x.dtype == torch.bfloat16:
-        states, weights = [s.float() for s in initial], [w.float() for w in weights]
-        wide = scan(stack, x.float(), states, weights, steps, recompute)
-        return tuple(t.bfloat16() for t in wide)
-    call = Call(stack, x, initial, weights, steps)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *initial, *weights)):
-        return cast(tuple[Tensor, ...], _Scan.apply(call, recompute, x, *initial, *weights))  # type: ignore[no-untyped-call]
-    return call.forward(keep=False)
+    if native.kernels() is not None and not transformed():
+        found = scan_natively(stack, x, initial, weights, steps, recompute)
+        if found is not None:
+            return found
+        if x.dtype == torch.bfloat16 and runs_natively(x, *initial, *weights):
+            return _in_float32(stack, x, initial, weights, steps, recompute)
+    return plain.run(stack, x, initial, weights, steps)
+
+
+def scan_natively(
+    stack: Stack,
+    x: Tensor,
+    initial: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    steps: Steps,
+    recompute: bool,
+) -> tuple[Tensor, ...] | None:
+    """What `scan` returns, by the native engine, or None where it cannot read one of the tensors.
+
+    To be asked only where there is an engine, and outside of function transforms and graphs.
+    """
+    made = call(stack, x, initial, weights, steps)
+    if made is None:
+        return None
+    if torch.is_grad_enabled() and made.requires_grad:
+        return cast(
+            tuple[Tensor, ...],
+            _Scan.apply((made, stack, steps, len(initial)), recompute, x, *initial, *weights),  # type: ignore[no-untyped-call]
+        )
+    return cast(tuple[Tensor, ...], made.forward(False))
+
+
+def _in_float32(
+    stack: Stack,
+    x: Tensor,
+    initial: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    steps: Steps,
+    recompute: bool,
+) -> tuple[Tensor, ...]:
+    """bfloat16 where there are no kernels for it, or not for these sizes."""
+    states, weights = [s.float() for s in initial], [w.float() for w in weights]
+    return tuple(t.bfloat16() for t in scan(stack, x.float(), states, weights, steps, recompute))
 
 
 def runs_natively(x: Tensor, *others: Tensor) -> bool:
@@ -84,41 +117,34 @@ class _Scan(torch.autograd.Function):
     """Autograd's view of a call. Asked for a graph of the gradient, it differentiates the plain twin."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, recompute: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
-        results = call.forward(keep=not recompute)
-        kept: list[Tensor] = []
-        if call.kept is not None:
-            output, between, gates, cell = call.kept
-            kept = [output, *between, gates, cell]
-        ctx.call, ctx.states, ctx.count = call, len(call.initial), len(kept)
-        call.kept = None
-        call.let_go()
+    def forward(ctx: Any, told: tuple[Any, Stack, Steps, int], recompute: bool, *tensors: Tensor) -> Any:
+        ctx.call, ctx.stack, ctx.steps, ctx.states = told
+        results = ctx.call.forward(not recompute)
+        kept = () if recompute else ctx.call.kept()
+        ctx.call.let_go()
+        ctx.count = len(kept)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*kept, *tensors)
         return results
 
     @staticmethod
     def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Tensor | None, ...]:
-        call: Call = ctx.call
         wanted = ctx.needs_input_grad[2:]
-        kept, tensors = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        x, initial, weights = tensors[0], tensors[1 : 1 + ctx.states], tensors[1 + ctx.states :]
+        saved, count, states = ctx.saved_tensors, ctx.count, ctx.states
+        inputs = saved[count], saved[count + 1 : count + 1 + states], saved[count + 1 + states :]
         if torch.is_grad_enabled():
-            return (None, None, *_plain_gradients(call, (x, initial, weights), d_results, wanted))
-        call.take(x, initial, weights)
+            return None, None, *_plain_gradients(ctx.stack, ctx.steps, inputs, d_results, wanted)
+        again = ctx.call.on(*inputs)
+        kept = saved[:count]
         if not kept:
-            call.forward(keep=True)
-            assert call.kept is not None
-            output, between, gates, cell = call.kept
-            kept = (output, *between, gates, cell)
-            call.kept = None
-        gradients = call.backward(kept, d_results[0], d_results[1:], wanted)
-        call.let_go()
-        return (None, None, *gradients)
+            again.forward(True)
+            kept = again.kept()
+        return None, None, *again.backward(kept, d_results[0], d_results[1:], wanted)
 
 
 def _plain_gradients(
-    call: Call,
+    stack: Stack,
+    steps: Steps,
     inputs: tuple[Tensor, Sequence[Tensor], Sequence[Tensor]],
     d_results: Sequence[Tensor | None],
     wanted: Sequence[bool],
@@ -127,7 +153,7 @@ def _plain_gradients(
     # views, so that a tensor given twice is differentiated once in each of its places
     x, *others = [tensor.view_as(tensor) for tensor in (inputs[0], *inputs[1], *inputs[2])]
     initial, weights = others[: len(inputs[1])], others[len(inputs[1]) :]
-    results = plain.run(call.stack, x, initial, weights, call.steps)
+    results = plain.run(stack, x, initial, weights, steps)
     given = [(r, d) for r, d in zip(results, d_results, strict=True) if d is not None and r.requires_grad]
     gradients = iter(
         torch.autograd.grad(

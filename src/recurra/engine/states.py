@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from recurra.engine import plain
-from recurra.engine.call import Call
+from recurra.engine import native, plain
+from recurra.engine.call import call
 from recurra.engine.scan import runs_natively
-from recurra.engine.stack import GATES, Stack, Steps
+from recurra.engine.stack import GATES, KINDS, Stack, Steps
 
 
 class CellStates(NamedTuple):
@@ -36,18 +36,19 @@ def states(
         if stack.kind.startswith("rnn"):
             return [CellStates(s.output.unsqueeze(2)[:, :, :0], None, s.output) for s in found]
         return [CellStates(s.gates, getattr(s, "cell", None), s.output) for s in found]
-    call = Call(stack, x, initial, weights, steps)
-    call.forward(keep=True)
-    return [_decode(call, place) for place in range(stack.depth * stack.directions)]
+    made = call(stack, x, initial, weights, steps)
+    assert made is not None
+    made.forward(True)
+    kept = made.kept()
+    return [_decode(stack, made, kept, place) for place in range(stack.depth * stack.directions)]
 
 
-def _decode(call: Call, place: int) -> CellStates:
+def _decode(stack: Stack, made: Any, kept: tuple[Tensor, ...], place: int) -> CellStates:
     """What the engine kept of one cell, out of its own order (see csrc/layout.h) and into (N, T, ...)."""
-    stack, kernels = call.stack, call.kernels
-    assert call.kept is not None
-    output, between, gates, cell = call.kept
-    entries = torch.empty(call.rows, call.length, dtype=torch.int64)
-    call.schedule.positions(entries.data_ptr(), place % stack.directions == 1)
+    kernels, kind = native.kernels(), KINDS.index(stack.kind)
+    output, *between, gates, cell = kept
+    entries = torch.empty(made.rows, made.length, dtype=torch.int64)
+    made.schedule.positions(entries.data_ptr(), place % stack.directions == 1)
     layer = place // stack.directions
     hidden = output if layer == stack.depth - 1 else between[layer]
     if not stack.batch_first:
@@ -57,10 +58,10 @@ def _decode(call: Call, place: int) -> CellStates:
     if stack.kind.startswith("rnn"):
         return CellStates(hidden.unsqueeze(2)[:, :, :0], None, hidden)
     lanes = kernels.lanes
-    slots = kernels.gate_stride(call.plan.kind) // lanes
+    slots = kernels.gate_stride(kind) // lanes
     # (entries, vectors of units, slots, lanes)
     blocks = gates[place].reshape(gates.shape[1], -1, slots, lanes)
-    order = [kernels.gate_offset(call.plan.kind, gate) // lanes for gate in range(GATES[call.plan.kind])]
+    order = [kernels.gate_offset(kind, gate) // lanes for gate in range(GATES[kind])]
     named = blocks[:, :, order].transpose(1, 2).flatten(2)[..., : stack.hidden]
     cells = _at_entries(cell[place][:, : stack.hidden], entries) if stack.kind == "lstm" else None
     return CellStates(_at_entries(named, entries), cells, hidden)

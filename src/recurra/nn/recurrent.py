@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.nn.inputs import Lengths, batch_of, traced_batch
-from recurra.nn.running import one_step, run, traces
+from recurra.nn.running import quick, run, traces
 from recurra.types import Trace
 
 Input = TypeVar("Input", Tensor, PackedSequence)  # packed in, packed out
@@ -63,8 +63,8 @@ class LSTM(torch.nn.LSTM):
         for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.LSTM` raises.
         """
-        if lengths is None and resets is None and (stepped := one_step(self, input, hx)):
-            return stepped[0], stepped[1:]
+        if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
+            return done[0], done[1:]
         batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
         if batch is None:
             return super().forward(input, hx)
@@ -116,8 +116,8 @@ class GRU(torch.nn.GRU):
         for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.GRU` raises.
         """
-        if lengths is None and resets is None and (stepped := one_step(self, input, hx)):
-            return stepped[0], stepped[1]
+        if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
+            return done[0], done[1]
         batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
         if batch is None:
             return super().forward(input, hx)
@@ -169,8 +169,8 @@ class RNN(torch.nn.RNN):
         for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.RNN` raises.
         """
-        if lengths is None and resets is None and (stepped := one_step(self, input, hx)):
-            return stepped[0], stepped[1]
+        if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
+            return done[0], done[1]
         batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
         if batch is None:
             return super().forward(input, hx)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import dropout as drop
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.engine.scan import scan
-from recurra.engine.stack import Stack
+from recurra.engine.scan import scan, scan_natively, transformed
+from recurra.engine.stack import Stack, Steps
 from recurra.engine.states import states
-from recurra.engine.step import CheckedWeights, step
+from recurra.engine.step import step
 from recurra.nn.inputs import Batch, stack_of, torch_must, weights_of
 from recurra.types import GRU_GATES, LSTM_GATES, Trace
 
@@ -84,36 +84,38 @@ def traces(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Trace, ...]:
     )
 
 
-_KINDS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
+def quick(layer: torch.nn.RNNBase, input: Any, hx: Any, recompute: bool) -> tuple[Any, ...] | None:
+    """Output and final states of a plain batch in float32 on a CPU, the call that is made most.
 
-
-def one_step(layer: torch.nn.RNNBase, input: Any, hx: Any) -> tuple[Any, ...] | None:
-    """One step of a few rows in one layer and direction, outside of autograd: output and final states.
-
-    None where that is not what was asked for, or not for the engine.
+    None for every other one, so that nothing is decided here: `batch_of` and `run` know what to do.
     """
-    if torch.is_grad_enabled() or layer.num_layers != 1 or layer.bidirectional or layer.proj_size:
+    if type(input) is not Tensor or torch.compiler.is_compiling() or torch_must() or transformed():
         return None
-    if type(input) is not Tensor or torch_must():
+    if layer.num_layers > 1 and (recompute or (layer.training and layer.dropout > 0)):
         return None
-    *before, features = input.shape
-    time_axis = 1 if layer.batch_first and len(before) == 2 else 0
-    if not 1 <= len(before) <= 2 or before[time_axis] != 1 or features != layer.input_size:
-        return None
-    size = layer.hidden_size
-    expected = (1, before[1 - time_axis], size) if len(before) == 2 else (1, size)
     states: Any = ()
     if hx is not None:
         states = hx if layer.mode == "LSTM" else (hx,)
-        if type(states) is not tuple or len(states) != (2 if layer.mode == "LSTM" else 1):
+        if type(states) is not tuple or not all(type(state) is Tensor for state in states):
             return None
-        for state in states:
-            if type(state) is not Tensor or state.shape != expected:
-                return None
-    own = layer.__dict__
-    checked = own.get("_checked_weights") or own.setdefault("_checked_weights", CheckedWeights())
-    new = step(_KINDS[layer.mode], size, input, states, weights_of(layer), checked, output=True)
-    if new is None:
+    stack, shape = stack_of(layer), input.shape
+    if not torch.is_grad_enabled() and layer.num_layers == 1 and 1 in shape[:-1]:
+        stepped = one_step(layer, stack, input, states)
+        if stepped is not None:
+            return stepped
+    if len(shape) != 3 or shape[2] != layer.input_size or 0 in shape:
         return None
-    output = new.pop().view(*before, size)
-    return output, *(state.view(expected) for state in new)
+    if states:
+        places, rows = stack.depth * stack.directions, shape[0 if layer.batch_first else 1]
+        if states[0].shape != (places, rows, stack.state):
+            return None
+        if layer.mode == "LSTM" and (len(states) != 2 or states[1].shape != (places, rows, stack.hidden)):
+            return None
+    return scan_natively(stack, input, states, weights_of(layer), Steps(), recompute)
+
+
+def one_step(layer: torch.nn.RNNBase, stack: Stack, input: Tensor, states: Any) -> tuple[Any, ...] | None:
+    """One step of a few rows in one layer and direction, outside of autograd: output and final states."""
+    if stack.directions > 1 or stack.projection or input.shape[-1] != layer.input_size:
+        return None
+    return step(stack, input, states, weights_of(layer), layer=True)
