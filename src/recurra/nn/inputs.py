@@ -178,7 +178,9 @@ def _checked(
     if x.shape[1] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     steps = Steps(
-        lengths=None if lengths is None else _checked_lengths(lengths, x, layer.batch_first),
+        lengths=None
+        if lengths is None
+        else checked_lengths(lengths, x, "the input", _read_as(layer.batch_first)),
         resets=None if resets is None else _checked_resets(resets, x),
         reset_to_initial=reset_to_initial,
     )
@@ -222,8 +224,17 @@ def _checked_states(layer: torch.nn.RNNBase, input: Tensor, hx: Any) -> tuple[Te
     return states
 
 
-def _checked_lengths(lengths: Lengths, x: Tensor, batch_first: bool) -> Tensor:
-    """lengths as (N,) int64 on the device of x (N, T, F). Raises ValueError."""
+def _read_as(batch_first: bool) -> str:
+    axes = "(N, T, F), as batch_first is True" if batch_first else "(T, N, F), as batch_first is False"
+    return f"the input was read as {axes}: give each row a length, or change batch_first"
+
+
+def checked_lengths(lengths: Any, x: Tensor, name: str, advice: str = "") -> Tensor:
+    """lengths as (N,) int64 on the device of x (N, T, anything), which errors call `name`.
+
+    advice: what to do where there are not N of them. Raises ValueError. A compiled graph cannot look at
+    values; there only their number and dtype are checked.
+    """
     rows, steps = x.shape[:2]
     counts = lengths if isinstance(lengths, Tensor) else _as_tensor(lengths)
     if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
@@ -232,20 +243,19 @@ def _checked_lengths(lengths: Lengths, x: Tensor, batch_first: bool) -> Tensor:
             "convert them with .long(), or a mask (N, T) with mask.sum(1)"
         )
     if counts.shape != (rows,):
-        axes = "(N, T, F), as batch_first is True" if batch_first else "(T, N, F), as batch_first is False"
         raise ValueError(
             f"lengths: expected one for each of the {rows} rows, shape ({rows},), got {tuple(counts.shape)}; "
-            f"the input was read as {axes}: give each row a length, or change batch_first"
+            f"{advice or f'give each row of {name} its number of steps'}"
         )
     counts = counts.long()
     if torch.compiler.is_compiling():
-        return counts.to(x.device)  # a graph cannot look at values; the engine does when it runs
+        return counts.to(x.device)
     outside = (counts < 0) | (counts > steps)
     if outside.any():
         row = int(outside.nonzero()[0])
         raise ValueError(
-            f"lengths: expected 0 to {steps}, the steps of the input, got {int(counts[row])} in row {row}; "
-            "count the steps that this row has, or pad the input to the longest row"
+            f"lengths: expected 0 to {steps}, the steps of {name}, got {int(counts[row])} in row {row}; "
+            f"count the steps that this row has, or pad {name} to the longest row"
         )
     return counts.to(x.device)
 
