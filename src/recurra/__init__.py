@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 
     from recurra import nn
     from recurra.data.table import read_table
+    from recurra.nn.accelerate import accelerate, restore
     from recurra.tasks.forecast import Forecaster
 
 __version__ = "0.1.0"
 
-__all__ = ["Forecaster", "__version__", "load", "nn", "read_table"]
+__all__ = ["Forecaster", "__version__", "accelerate", "load", "nn", "read_table", "restore"]
 
 # name → the module that has it, and its name there; None for the module itself
 _HOME = {
     "Forecaster": ("recurra.tasks.forecast", "Forecaster"),
+    "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "nn": ("recurra.nn", None),
     "read_table": ("recurra.data.table", "read_table"),
+    "restore": ("recurra.nn.accelerate", "restore"),
 }
 
 # a model file's task → its estimator

@@ -1,8 +1,35 @@
-"""Recurrent layers: drop-in subclasses of torch.nn's that also take true lengths and show every gate."""
+"""Recurrent layers: drop-in subclasses of torch.nn's that also take true lengths and show every gate.
+
+Beside them what goes on top: attention, pooling over time, and a CRF over tags.
+"""
 
 from __future__ import annotations
 
+from recurra.nn.attention import AdditiveAttention, DotAttention, GeneralAttention, LocationAttention, Memory
 from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
+from recurra.nn.crf import CRF, Allowed, bio_constraints, bioes_constraints
+from recurra.nn.pooling import AttentionPooling, Pooling, pool_last, pool_max, pool_mean
 from recurra.nn.recurrent import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = [
+    "CRF",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdditiveAttention",
+    "Allowed",
+    "AttentionPooling",
+    "DotAttention",
+    "GRUCell",
+    "GeneralAttention",
+    "LSTMCell",
+    "LocationAttention",
+    "Memory",
+    "Pooling",
+    "RNNCell",
+    "bio_constraints",
+    "bioes_constraints",
+    "pool_last",
+    "pool_max",
+    "pool_mean",
+]
