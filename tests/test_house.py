@@ -149,7 +149,15 @@ def test_constraints_pin_each_requirement_and_nothing_but_versions() -> None:
 
 
 def test_the_public_list_is_as_written_here() -> None:
-    assert recurra.__all__ == ["Forecaster", "__version__", "accelerate", "load", "nn", "read_table", "restore"]
+    assert recurra.__all__ == [
+        "Forecaster",
+        "__version__",
+        "accelerate",
+        "load",
+        "nn",
+        "read_table",
+        "restore",
+    ]
     assert importlib.metadata.version("recurra") == recurra.__version__
     for name in recurra.__all__:
         assert getattr(recurra, name) is not None
