@@ -5,6 +5,7 @@ Beside them what goes on top: attention, pooling over time, and a CRF over tags.
 
 from __future__ import annotations
 
+from recurra.nn import init
 from recurra.nn.attention import AdditiveAttention, DotAttention, GeneralAttention, LocationAttention, Memory
 from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
 from recurra.nn.crf import CRF, Allowed, bio_constraints, bioes_constraints
@@ -29,6 +30,7 @@ __all__ = [
     "RNNCell",
     "bio_constraints",
     "bioes_constraints",
+    "init",
     "pool_last",
     "pool_max",
     "pool_mean",
