@@ -3,6 +3,7 @@
 
 #include "gemm.h"
 #include "layout.h"
+#include "noise.h"
 #include "team.h"
 
 namespace recurra::RECURRA_ISA {
@@ -21,6 +22,8 @@ struct BackwardShared {
     float* d_state;             // (N, state_width) by rank: gradient of the hidden state
     float* d_shown;             // (N, cell_width) by rank: of what the projection multiplies
     float* carry;               // (N, cell_width) by rank: what the cell passes back beside the hidden state
+    float* through;             // (N, state_width) by rank: what zoneout passes back of the hidden state's
+    float* factors;             // (N, state_width) by rank: of recurrent dropout
     const float* zeros;
     const void** tables;
 };
@@ -56,6 +59,18 @@ struct Backward {
     }
     Panels r_panels() const { return {shared.w_hr, problem.projection, problem.hidden}; }
     i64 state_width() const { return round_up(state(), lanes); }
+    bool drops() const { return !pairs && problem.noise.drawn && problem.noise.recurrent_dropout > 0.0f; }
+    bool zones_hidden() const { return !pairs && problem.noise.zoneout_hidden > 0.0f; }
+    bool zones_cell() const { return !pairs && C::has_cell && problem.noise.zoneout_cell > 0.0f; }
+    Draws draws(i64 row) const { return {problem.noise, static_cast<uint32_t>(row), direction.stream}; }
+    // The cell state before a step; null where the cell has none.
+    const float* cell_before(i64 rank, i64 step) const {
+        if (!C::has_cell) return nullptr;
+        const bool reset = reading.resets_before(rank, step);
+        if (step > 0 && !reset) return direction.cell + reading.entry(rank, step - 1) * layout.cell_width();
+        const bool initial = !reset || problem.schedule.reset_to_initial;
+        return initial && direction.c_0 ? direction.c_0 + reading.row(rank) * layout.hidden : shared.zeros;
+    }
     float* delta(i64 rank, i64 step) const {
         return shared.delta + reading.entry(rank, step) * delta_width();
     }
@@ -123,17 +138,26 @@ void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     const float* ends = d.d_h_n && !goes_on ? d.d_h_n + row * state : nullptr;
     const float* d_y = b.layer.d_y.data ? at(b.layer.d_y, row, b.reading.time(rank, step)) : nullptr;
     float* to = b.shared.d_state + rank * b.state_width();
+    float* through = b.zones_hidden() ? b.shared.through + rank * b.state_width() : nullptr;
+    const Draws draws = b.draws(row);
     float* kept =
         b.problem.projection ? b.shared.d_hidden + b.reading.entry(rank, step) * b.state_width() : nullptr;
     for (i64 v = b.states.first; v < b.states.last; v++) {
         const i64 column = v * lanes, n = smaller(lanes, state - column);
         V dh = goes_on ? load(to + column) : ends ? load(ends + column, n) : V{};
+        if (goes_on && b.drops()) dh *= load(b.shared.factors + rank * b.state_width() + column);
+        if (through) dh += load(through + column);
         if constexpr (C::carries_hidden) dh += load(b.shared.carry + rank * b.layout.cell_width() + column);
         if (cut) {
             if (to_initial) add(d.d_h_0 + row * state + column, dh, n);
             dh = V{};
         }
         if (d_y) dh += load(d_y + column, n);
+        if (through) {
+            const Zone zone = draws.hidden(b.reading.time(rank, step), column);
+            store(through + column, zone.part_before(dh));
+            dh = zone.part_now(dh);
+        }
         store(to + column, dh);
         if (kept) store(kept + column, dh);
     }
@@ -150,13 +174,8 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     const bool to_initial = b.problem.schedule.reset_to_initial && d.d_c_0;
     const bool reset = b.reading.resets_before(rank, step), first = step == 0 || reset;
     const bool initial = !reset || b.problem.schedule.reset_to_initial;
-    const float *c = nullptr, *c_before = nullptr, *h_before = nullptr;
-    if constexpr (C::has_cell) {
-        c = d.cell + entry * cell_width;
-        c_before = !first             ? d.cell + b.reading.entry(rank, step - 1) * cell_width
-                   : initial && d.c_0 ? d.c_0 + row * hidden
-                                      : b.shared.zeros;
-    }
+    const float *c = C::has_cell ? d.cell + entry * cell_width : nullptr, *h_before = nullptr;
+    const float* c_before = b.cell_before(rank, step);
     if constexpr (C::carries_hidden)
         h_before = !first             ? at(b.layer.y, row, b.reading.time(rank, step - 1))
                    : initial && d.h_0 ? d.h_0 + row * words(state)
@@ -164,6 +183,7 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     const float* dh = b.problem.projection ? b.shared.d_shown + rank * cell_width
                                            : b.shared.d_state + rank * b.state_width();
     const float* gates = d.gates + entry * b.layout.gates_width();
+    const bool zones = b.zones_cell();
     float *carry = b.shared.carry + rank * cell_width, *delta = b.delta(rank, step);
     for (i64 v = b.units.first; v < b.units.last; v++) {
         const i64 column = v * lanes, n = b.layout.units(v);
@@ -175,10 +195,18 @@ void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
             passed = V{};
         }
         const V before = c_before ? load(c_before + column, n) : V{};
-        passed =
-            C::backward(a, c ? load(c + column, n) : V{}, before,
-                        h_before ? load_numbers(h_before, column, n) : V{}, load(dh + column, n), passed);
-        store(carry + column, passed);
+        V now = c ? load(c + column, n) : V{}, stays = {};
+        if constexpr (C::has_cell)
+            if (zones) {
+                const Zone zone = b.draws(row).cell(b.reading.time(rank, step), column);
+                stays = zone.part_before(passed);
+                passed = zone.part_now(passed);
+                now = C::cell(a, before);  // what is shown is not zoned out
+            }
+        const Parameters<C> own(d.peepholes, hidden, v, n);
+        passed = cell_backward<C>(a, now, before, h_before ? load_numbers(h_before, column, n) : V{},
+                                  load(dh + column, n), passed, own);
+        store(carry + column, zones ? passed + stays : passed);
         RECURRA_UNROLL
         for (int s = 0; s < C::slots; s++) store_numbers(delta, (v * C::slots + s) * lanes, a[s], lanes);
     }
@@ -198,7 +226,9 @@ void reach_start(const Backward<C>& b, i64 rank) {
     if (d.d_h_0)
         for (i64 v = b.states.first; v < b.states.last; v++) {
             const i64 column = v * lanes, n = smaller(lanes, state - column);
-            const V dh = from ? load(from + column, n) : V{};
+            V dh = from ? load(from + column, n) : V{};
+            if (goes_on && b.drops()) dh *= load(b.shared.factors + rank * b.state_width() + column);
+            if (goes_on && b.zones_hidden()) dh += load(b.shared.through + rank * b.state_width() + column);
             add(d.d_h_0 + row * state + column, C::carries_hidden ? dh + load(carry + column) : dh, n);
         }
     if (C::has_cell && d.d_c_0)
@@ -224,6 +254,9 @@ void begin_backward(const Backward<C>& b) {
         }
         for (i64 v = b.states.first; v < b.states.last; v++)
             if (d.d_h_0) store(d.d_h_0 + row * state + v * lanes, V{}, smaller(lanes, state - v * lanes));
+        if (b.zones_hidden())
+            for (i64 v = b.states.first; v < b.states.last; v++)
+                store(b.shared.through + rank * b.state_width() + v * lanes, V{});
     }
 }
 

@@ -105,6 +105,14 @@ NB_MODULE(_native, m) {
                             std::int64_t depth, std::int64_t directions, bool bias, bool batch_first) {
             new (self) Stack(make_stack(cell, hidden, projection, depth, directions, bias, batch_first));
         });
+    nb::class_<Noise>(m, "Noise", "Zoneout and recurrent dropout: recurra.engine.noise.Noise.")
+        .def("__init__", [](Noise* self, float zoneout_hidden, float zoneout_cell, float recurrent_dropout,
+                            bool drawn, std::uint64_t seed) {
+            const auto probable = [](float p) { return p >= 0.0f && p <= 1.0f; };
+            if (!probable(zoneout_hidden) || !probable(zoneout_cell) || !probable(recurrent_dropout))
+                throw std::invalid_argument("noise: expected probabilities, 0 to 1");
+            new (self) Noise{zoneout_hidden, zoneout_cell, recurrent_dropout, drawn, seed};
+        });
     nb::class_<Threads>(m, "Threads",
                         "How many threads a call may use, and the work that more than one take.")
         .def(nb::init<std::int64_t, std::int64_t, std::int64_t>());
@@ -143,7 +151,7 @@ NB_MODULE(_native, m) {
              [](const Kernels& k, std::int64_t cell) { return k.gate_stride(static_cast<CellKind>(cell)); })
         .def("call", &Call::of, nb::arg("stack"), nb::arg("x").none(), nb::arg("initial"), nb::arg("weights"),
              nb::arg("schedule").none(), nb::arg("resets").none(), nb::arg("reset_to_initial"),
-             nb::arg("room_for_all"), nb::arg("threads"),
+             nb::arg("noise"), nb::arg("first_layer"), nb::arg("room_for_all"), nb::arg("threads"),
              "A call on these tensors; None where the engine cannot read one. Raises ValueError.")
         .def("step", &step, nb::arg("stack"), nb::arg("x").none(), nb::arg("states"), nb::arg("weights"),
              nb::arg("layer"),

@@ -20,7 +20,8 @@ std::string text(std::initializer_list<int64_t> shape) {
 }
 
 std::string text(const nb::object& tensor) {
-    return nb::cast<std::string>(nb::str(nb::tuple(tensor.attr("shape"))));
+    const nb::object shape = nb::steal(PySequence_Tuple(tensor.attr("shape").ptr()));  // not a torch.Size
+    return nb::cast<std::string>(nb::str(shape));
 }
 
 void expect(const std::string& name, const nb::object& tensor, const Array& at,
@@ -79,6 +80,10 @@ void connect_layers(const Problem& problem, Arena& memory) {
     }
 }
 
+bool is_noisy(const Noise& noise) {
+    return noise.zoneout_hidden > 0 || noise.zoneout_cell > 0 || noise.recurrent_dropout > 0;
+}
+
 bool readable(const Array& at, Number number) { return at.on_cpu && at.number == number; }
 
 }  // namespace
@@ -86,7 +91,7 @@ bool readable(const Array& at, Number number) { return at.on_cpu && at.number ==
 float* Given::data(int64_t elements) const { return there() ? address(at, elements) : nullptr; }
 
 int64_t Stack::operations(int64_t features) const {
-    const int64_t gates = cell == LSTM ? 4 : cell == GRU ? 3 : 1;
+    const int64_t gates = gates_of(cell);
     int64_t total = 0;
     for (int64_t l = 0; l < depth; l++)
         total += directions *
@@ -101,7 +106,7 @@ Stack make_stack(int64_t cell, int64_t hidden, int64_t projection, int64_t depth
     if (hidden < 1 || projection < 0 || depth < 1 || directions < 1 || directions > 2)
         throw std::invalid_argument(
             "stack: expected H and L of at least 1, P of at least 0, 1 or 2 directions");
-    if (projection && cell != LSTM)
+    if (projection && !has_cell_state(static_cast<CellKind>(cell)))
         throw std::invalid_argument("stack: expected a projection with an LSTM only");
     return {static_cast<CellKind>(cell), hidden, projection, depth, directions, bias, batch_first};
 }
@@ -109,9 +114,12 @@ Stack make_stack(int64_t cell, int64_t hidden, int64_t projection, int64_t depth
 std::unique_ptr<Call> Call::of(const Kernels& kernels, const Stack& stack, const nb::object& x,
                                const nb::object& initial, const nb::object& weights,
                                std::shared_ptr<ScheduleData> schedule, const nb::object& resets,
-                               bool reset_to_initial, bool room_for_all, const Threads& threads) {
+                               bool reset_to_initial, const Noise& noise, int64_t first_layer,
+                               bool room_for_all, const Threads& threads) {
     std::unique_ptr<Call> call(new Call(kernels, stack));
     call->packed_ = schedule && schedule->offset();
+    call->noise_ = noise;
+    call->first_layer_ = first_layer;
     if (!call->read_all(x, initial, weights)) return nullptr;
     const int time_axis = stack.batch_first ? 1 : 0;
     if (!schedule) {
@@ -135,6 +143,8 @@ std::unique_ptr<Call> Call::on(const nb::object& x, const nb::object& initial,
                                const nb::object& weights) const {
     std::unique_ptr<Call> call(new Call(*kernels_, stack_));
     call->packed_ = packed_;
+    call->noise_ = noise_;
+    call->first_layer_ = first_layer_;
     call->schedule_ = schedule_;
     call->resets_ = resets_;
     call->reset_to_initial_ = reset_to_initial_;
@@ -167,6 +177,7 @@ bool Call::read_x() {
     if (pairs) {
         if (!kernels_->pairs) kernels_ = kernels_for_pairs(*kernels_);
         if (!kernels_ || x_at_.shape[last] % 2 || stack_.hidden % 2 || stack_.projection) return false;
+        if (stack_.cell > RNN_RELU || is_noisy(noise_)) return false;
     }
     bool as_it_lies = x_at_.strides[last] == 1 || x_at_.shape[last] <= 1;
     for (int axis = 0; axis < last; axis++) {
@@ -218,7 +229,7 @@ void Call::check_x() const {
 }
 
 void Call::check_shapes() const {
-    const int64_t gates = stack_.hidden * (stack_.cell == LSTM ? 4 : stack_.cell == GRU ? 3 : 1);
+    const int64_t gates = stack_.hidden * gates_of(stack_.cell);
     if (packed_ && x_at_.shape[0] != schedule_->entries())
         throw std::invalid_argument("x: expected " + std::to_string(schedule_->entries()) +
                                     " rows, the sum of batch_sizes, got " + std::to_string(x_at_.shape[0]) +
@@ -249,7 +260,8 @@ void Call::check_shapes() const {
         check(0, "w_ih", {gates, features});
         check(1, "w_hh", {gates, stack_.state()});
         if (stack_.bias) check(2, "b_ih", {gates}), check(3, "b_hh", {gates});
-        if (stack_.projection) check(each - 1, "w_hr", {stack_.projection, stack_.hidden});
+        if (stack_.projection) check(stack_.place_of_w_hr(), "w_hr", {stack_.projection, stack_.hidden});
+        if (stack_.cell == PEEPHOLE) check(stack_.place_of_peepholes(), "peepholes", {3, stack_.hidden});
     }
 }
 
@@ -301,6 +313,7 @@ Problem Call::problem(std::vector<Layer>& layers) const {
     problem.directions = stack_.directions;
     problem.depth = stack_.depth;
     problem.threads = threads_;
+    problem.noise = noise_;
     const std::uint8_t* resets = nullptr;
     if (!resets_.is_none())
         resets = reinterpret_cast<const std::uint8_t*>(nb::cast<std::uintptr_t>(resets_.attr("data_ptr")()));
@@ -322,7 +335,10 @@ Direction Call::direction(int64_t place) const {
     at.w_ih = address(own[0]);
     at.w_hh = address(own[1]);
     if (stack_.bias) at.b_ih = address(own[2]), at.b_hh = address(own[3]);
-    if (stack_.projection) at.w_hr = address(own[stack_.weights_each() - 1]);
+    if (stack_.projection) at.w_hr = address(own[stack_.place_of_w_hr()]);
+    if (stack_.cell == PEEPHOLE) at.peepholes = address(own[stack_.place_of_peepholes()]);
+    at.stream = static_cast<std::uint32_t>(2 * (first_layer_ + place / stack_.directions) +
+                                           place % stack_.directions);
     if (initial_at_.size() > 0) at.h_0 = address(initial_at_[0], place * rows() * stack_.state());
     if (initial_at_.size() > 1) at.c_0 = address(initial_at_[1], place * rows() * stack_.hidden);
     return at;
@@ -341,7 +357,7 @@ nb::tuple Call::forward(bool keep) {
     }
     const Given h_n = made({stack_.cells(), rows(), stack_.state()}, number);
     Given c_n, gates, cell;
-    if (stack_.cell == LSTM) c_n = made({stack_.cells(), rows(), stack_.hidden}, Number::FLOAT32);
+    if (has_cell_state(stack_.cell)) c_n = made({stack_.cells(), rows(), stack_.hidden}, Number::FLOAT32);
     const int64_t gates_width = kernels_->gates_width(stack_.cell, stack_.hidden);
     const int64_t cell_width = kernels_->cell_width(stack_.cell, stack_.hidden);
     if (keep) {
@@ -456,7 +472,8 @@ nb::list Call::backward(const nb::sequence& saved, nb::object d_output, const nb
         at.d_w_ih = own[0].data();
         at.d_w_hh = own[1].data();
         if (stack_.bias) at.d_b_ih = own[2].data(), at.d_b_hh = own[3].data();
-        if (stack_.projection) at.d_w_hr = own[each - 1].data();
+        if (stack_.projection) at.d_w_hr = own[stack_.place_of_w_hr()].data();
+        if (stack_.cell == PEEPHOLE) at.d_peepholes = own[stack_.place_of_peepholes()].data();
     }
     {
         nb::gil_scoped_release released;

@@ -22,8 +22,11 @@ struct Stack {
     std::int64_t state() const { return projection ? projection : hidden; }
     std::int64_t width() const { return directions * state(); }
     std::int64_t cells() const { return depth * directions; }
-    std::size_t states() const { return cell == LSTM ? 2 : 1; }
-    std::size_t weights_each() const { return 2 + 2 * bias + (projection > 0); }
+    std::size_t states() const { return has_cell_state(cell) ? 2 : 1; }
+    // w_ih, w_hh, b_ih, b_hh, w_hr, peepholes: those that there are
+    std::size_t weights_each() const { return 2 + 2 * bias + (projection > 0) + (cell == PEEPHOLE); }
+    std::size_t place_of_w_hr() const { return 2 + 2 * bias; }
+    std::size_t place_of_peepholes() const { return weights_each() - 1; }
     // Floating-point operations of one step of one row.
     std::int64_t operations(std::int64_t features) const;
 };
@@ -54,7 +57,8 @@ public:
     static std::unique_ptr<Call> of(const Kernels& kernels, const Stack& stack, const nb::object& x,
                                     const nb::object& initial, const nb::object& weights,
                                     std::shared_ptr<ScheduleData> schedule, const nb::object& resets,
-                                    bool reset_to_initial, bool room_for_all, const Threads& threads);
+                                    bool reset_to_initial, const Noise& noise, std::int64_t first_layer,
+                                    bool room_for_all, const Threads& threads);
 
     // The same call on these inputs: those that it was made with, as autograd saved them.
     std::unique_ptr<Call> on(const nb::object& x, const nb::object& initial, const nb::object& weights) const;
@@ -95,6 +99,8 @@ private:
     Stack stack_;
     std::shared_ptr<ScheduleData> schedule_;
     bool packed_ = false, reset_to_initial_ = false;
+    Noise noise_ = {};
+    std::int64_t first_layer_ = 0;  // which of the random streams is that of layer 0
     std::int64_t threads_ = 1, places_ = 0;
     nb::object x_, resets_, kept_;
     std::vector<nb::object> initial_, weights_;

@@ -3,6 +3,7 @@
 
 #include "gemm.h"
 #include "layout.h"
+#include "noise.h"
 #include "team.h"
 
 namespace recurra::RECURRA_ISA {
@@ -18,21 +19,24 @@ constexpr i64 ahead_rows = hoisted_rows + hoist_below;
 struct ForwardShared {
     float *w_x, *w_h, *bias;  // packed: per block (F, x slots), (P, h slots), then the sums' start
     float* w_r;               // projection, packed in panels
-    float* cell;              // (N, cell_width) cell states by rank, where they are not kept
-    float* hidden;       // (N, cell_width) hidden states by rank, of a unit of pairs, whose output is rounded
-    float* shown;        // (N, cell_width) what the projection multiplies, by rank
-    float* ahead;        // (threads, ahead_rows, gates_width) pre-activations made ahead, where not kept
-    const float* zeros;  // a state of zeros
+    float* cell;     // (2, N, cell_width) cell states by rank at even and odd steps, where they are not kept
+    float* factors;  // (N, state_width) by rank: what recurrent dropout multiplies hidden states by
+    float* masked;   // (N, state_width) by rank: hidden states times these; with few rows, for each thread
+    float* hidden;   // (N, cell_width) hidden states by rank, of a unit of pairs, whose output is rounded
+    float* shown;    // (N, cell_width) what the projection multiplies, by rank
+    float* ahead;    // (threads, ahead_rows, gates_width) pre-activations made ahead, where not kept
+    const float* zeros;   // a state of zeros
     const void** tables;  // rows of pointers, tables_per_row for each
     i64 table_rows;
 };
-constexpr int forward_tables = 7;
+constexpr int forward_tables = 8;
 
 // One reading step of a thread's rows, by pointers to each row.
 struct ForwardRows {
     const float **x, **h, **c_before;  // input, hidden and cell state of the step before
     float **y, **gates, **cell;        // hidden state (or what is projected), gates, cell state, written
     float** hidden;                    // of a unit of pairs: the hidden state, read and written
+    const float** left;                // what the recurrent product reads: h, or h after recurrent dropout
 
     explicit ForwardRows(const void** table, i64 n)
         : x((const float**)table),
@@ -41,7 +45,8 @@ struct ForwardRows {
           y((float**)table + 3 * n),
           gates((float**)table + 4 * n),
           cell((float**)table + 5 * n),
-          hidden((float**)table + 6 * n) {}
+          hidden((float**)table + 6 * n),
+          left((const float**)table + 7 * n) {}
 };
 
 enum Phase { INPUT = 1, STATE = 2 };
@@ -63,6 +68,23 @@ struct Forward {
     i64 h_block() const { return words(state()) * C::units * Layout<C>::h_slots * lanes; }
     float* ahead() const { return shared.ahead + team.id * ahead_rows * layout.gates_width(); }
     Panels projection() const { return {shared.w_r, problem.hidden, problem.projection}; }
+    i64 state_width() const { return round_up(state(), lanes); }
+    // Vectors of the hidden state that this thread writes.
+    Share states() const {
+        const i64 vectors = ceil_div(state(), lanes);
+        if (!part.by_units) return {0, vectors};
+        if (!problem.projection) return {blocks.first * C::units, smaller(vectors, blocks.last * C::units)};
+        const Share panels = team.share(projection().count());
+        return {panels.first * panel_vectors, smaller(vectors, panels.last * panel_vectors)};
+    }
+    bool drops() const { return problem.noise.drawn && problem.noise.recurrent_dropout > 0.0f; }
+    float* cell(i64 rank, i64 step) const {
+        return shared.cell + (step % 2 * problem.schedule.rows + rank) * layout.cell_width();
+    }
+    float* masked(i64 rank) const {
+        return shared.masked + ((part.by_units ? team.id * problem.schedule.rows : 0) + rank) * state_width();
+    }
+    Draws draws(i64 row) const { return {problem.noise, static_cast<uint32_t>(row), direction.stream}; }
 };
 
 // Packs the weights of blocks share.first..share.last.
@@ -142,7 +164,7 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
         }
         return;
     }
-    accumulate<MR, NB, width, C::slots, C::h_from, C::h_to>(acc, rows.h + row, {1, words(f.state()), 0},
+    accumulate<MR, NB, width, C::slots, C::h_from, C::h_to>(acc, rows.left + row, {1, words(f.state()), 0},
                                                             f.shared.w_h + block * f.h_block(), f.h_block());
     RECURRA_UNROLL
     for (int m = 0; m < MR; m++) {
@@ -154,7 +176,8 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
             if constexpr (C::has_cell) c_before = load(rows.c_before[row + m] + v * lanes, units);
             if constexpr (C::carries_hidden)
                 h_before = load((pairs ? rows.hidden : rows.h)[row + m] + v * lanes, units);
-            const V h = C::forward(a, c_before, h_before, c);
+            const Parameters<C> own(f.direction.peepholes, f.layout.hidden, v, units);
+            const V h = cell_forward<C>(a, c_before, h_before, c, own);
             if constexpr (KEEP) {
                 RECURRA_UNROLL
                 for (int s = 0; s < C::slots; s++)
@@ -214,8 +237,17 @@ void place_forward(const Forward<C>& f, ForwardRows& rows, i64 step, i64 count, 
         rows.y[i] = at(f.layer.y, b, time);
         if (KEEP) rows.gates[i] = d.gates + entry * f.layout.gates_width();
         else if (ahead) rows.gates[i] = ahead + i * f.layout.gates_width();
-        if (C::has_cell)
-            rows.cell[i] = KEEP ? d.cell + entry * cell_width : f.shared.cell + rank * cell_width;
+        if (C::has_cell) rows.cell[i] = KEEP ? d.cell + entry * cell_width : f.cell(rank, step);
+        rows.left[i] = rows.h[i];
+        if (f.drops()) {
+            float* masked = f.masked(rank);
+            const float* factors = f.shared.factors + rank * f.state_width();
+            for (i64 column = 0; column < state; column += lanes) {
+                const V h = load(rows.h[i] + column, smaller(lanes, state - column));
+                store(masked + column, h * load(factors + column));
+            }
+            rows.left[i] = masked;
+        }
         if constexpr (pairs && C::carries_hidden) {
             rows.hidden[i] = f.shared.hidden + rank * cell_width;
             if (step == 0 || reset)
@@ -251,6 +283,34 @@ void project(const Forward<C>& f, const ForwardRows& rows, float* const* y, i64 
     product(rows.y, {1, f.problem.hidden, 0}, panels, 0, share.first, share.last, y, count, false);
 }
 
+// The factors of recurrent dropout of one row.
+inline void draw_factors(const Draws& draws, float* factors, i64 state) {
+    for (i64 column = 0; column < state; column += lanes) store(factors + column, draws.factor(column));
+}
+
+// Zoneout: some of the states of the step before stay.
+template <class C>
+void zone_out(const Forward<C>& f, const ForwardRows& rows, i64 step, i64 count) {
+    const Noise& noise = f.problem.noise;
+    const i64 state = f.state();
+    for (i64 i = 0; i < count; i++) {
+        const i64 rank = f.part.rank(i), row = f.reading.row(rank), time = f.reading.time(rank, step);
+        const Draws draws = f.draws(row);
+        if (C::has_cell && noise.zoneout_cell > 0.0f)
+            for (i64 v = f.blocks.first * C::units; v < f.blocks.last * C::units; v++) {
+                const V before = load(rows.c_before[i] + v * lanes, f.layout.units(v));
+                float* cell = rows.cell[i] + v * lanes;
+                store(cell, draws.cell(time, v * lanes).blend(before, load(cell)));
+            }
+        if (noise.zoneout_hidden > 0.0f)
+            for (i64 v = f.states().first; v < f.states().last; v++) {
+                const i64 column = v * lanes, n = smaller(lanes, state - column);
+                const V before = load(rows.h[i] + column, n), now = load(rows.y[i] + column, n);
+                store(rows.y[i] + column, draws.hidden(time, column).blend(before, now), n);
+            }
+    }
+}
+
 // All steps of this thread's rows.
 template <class C, bool KEEP>
 void forward_steps(const Forward<C>& f) {
@@ -259,6 +319,8 @@ void forward_steps(const Forward<C>& f) {
                                          : ceil_div(schedule.rows, f.team.size) + hoisted_rows;
     ForwardRows rows(f.shared.tables + f.team.id * (forward_tables + 1) * capacity, capacity);
     float** y = (float**)(f.shared.tables + (f.team.id * (forward_tables + 1) + forward_tables) * capacity);
+    const bool zones =
+        !pairs && (f.problem.noise.zoneout_hidden > 0.0f || f.problem.noise.zoneout_cell > 0.0f);
     const bool hoists = f.part.rows < hoist_below && schedule.steps > 1;
     const i64 chunk = hoists ? larger(1, hoisted_rows / larger(1, f.part.rows)) : schedule.steps;
     for (i64 first = 0; first < schedule.steps; first += chunk) {
@@ -280,6 +342,7 @@ void forward_steps(const Forward<C>& f) {
                 project(f, rows, y, count);
                 for (i64 i = 0; i < count; i++) rows.y[i] = y[i];
             }
+            if (zones) zone_out(f, rows, step, count);
             if (f.part.by_units) f.team.wait();
         }
     }
@@ -307,8 +370,8 @@ void forward_ends(const Forward<C>& f) {
         if (C::has_cell && d.c_n) {
             const float* last = d.c_0 ? d.c_0 + b * hidden : nullptr;
             if (length)
-                last = KEEP ? d.cell + f.reading.entry(rank, length - 1) * cell_width
-                            : f.shared.cell + rank * cell_width;
+                last =
+                    KEEP ? d.cell + f.reading.entry(rank, length - 1) * cell_width : f.cell(rank, length - 1);
             copy(d.c_n + b * hidden, last, hidden);
         }
         for (i64 t = f.layer.y.offset ? schedule.steps : length; t < schedule.steps; t++)

@@ -2,8 +2,10 @@
 // of the C++ library is used, so that the linker cannot hand one ISA's copy of a function to another.
 #include "kernels.h"
 
+#include "cells/coupled.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
+#include "cells/peephole.h"
 #include "cells/rnn.h"
 #include "layers.h"
 #include "step.h"
@@ -14,6 +16,10 @@ namespace {
 // Calls f with the cell of this kind.
 template <class F>
 auto with_cell(CellKind kind, F&& f) {
+    if constexpr (!pairs) {
+        if (kind == PEEPHOLE) return f(Peephole());
+        if (kind == COUPLED) return f(Coupled());
+    }
     switch (kind) {
         case LSTM: return f(Lstm());
         case GRU: return f(Gru());

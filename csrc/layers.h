@@ -59,6 +59,10 @@ void forward_worker(void* context, int id, int size) {
             if (p.projection)
                 pack_transposed(f.projection(), f.direction.w_hr, team.share(f.projection().count()),
                                 f.shared.w_r);
+            if (f.drops())
+                for (i64 rank = team.id; rank < p.schedule.rows; rank += team.size)
+                    draw_factors(f.draws(f.reading.row(rank)), f.shared.factors + rank * f.state_width(),
+                                 f.state());
             team.wait();
             forward_steps<C, KEEP>(f);
             forward_ends<C, KEEP>(f);
@@ -91,8 +95,13 @@ void forward(const Problem& p) {
             s.w_r = memory.floats(panels_size(p.hidden, p.projection));
             s.shown = memory.floats(rows * layout.cell_width());
         }
-        if (C::has_cell && !KEEP) s.cell = memory.floats(rows * layout.cell_width());
+        if (C::has_cell && !KEEP) s.cell = memory.floats(2 * rows * layout.cell_width());
         const i64 threads = p.threads;
+        if (p.noise.drawn && p.noise.recurrent_dropout > 0.0f) {
+            const i64 copies = few_rows(rows, static_cast<int>(threads)) ? threads : 1;
+            s.factors = memory.floats(rows * round_up(state, lanes));
+            s.masked = memory.floats(copies * rows * round_up(state, lanes));
+        }
         if (!KEEP) s.ahead = memory.floats(ahead_rows * layout.gates_width() * threads);
         const i64 capacity =
             larger(smaller(rows, 4 * threads) * threads, rows + threads) + (hoisted_rows + 1) * threads;
@@ -105,7 +114,8 @@ struct BackwardJob {
     const Problem* problem;
     BackwardShared shared[2];
     SumRoom room;
-    float* shown;  // (threads, cell_width)
+    float* scratch;  // (threads, scratch_size)
+    i64 scratch_size;
     Barrier all, teams[2];
 };
 
@@ -155,6 +165,9 @@ void backward_worker(void* context, int id, int size) {
                               vectors, s.w_ih);
             if (p.projection)
                 pack_plain(b.r_panels(), b.direction.w_hr, team.share(b.r_panels().count()), s.w_hr);
+            if (b.drops())
+                for (i64 rank = team.id; rank < p.schedule.rows; rank += team.size)
+                    draw_factors(b.draws(b.reading.row(rank)), s.factors + rank * b.state_width(), b.state());
             team.wait();
             backward_steps(b);
         }
@@ -170,11 +183,15 @@ void backward_worker(void* context, int id, int size) {
             }
             const Direction& wanted = b.direction;
             if (wanted.d_w_ih || wanted.d_w_hh || wanted.d_b_ih || wanted.d_b_hh)
-                backward_weights(b, job.room);
+                backward_weights(b, job.room, job.scratch + id * job.scratch_size);
+            if constexpr (C::params > 0) {
+                const Share mine = everyone.share(b.layout.vectors());
+                if (wanted.d_peepholes) backward_peepholes(b, mine, job.scratch + id * job.scratch_size);
+            }
             if constexpr (C::has_cell) {
                 if (!pairs && p.projection && wanted.d_w_hr) {
                     everyone.wait();  // the sums are used again
-                    backward_projection(b, job.room, job.shown + id * b.layout.cell_width());
+                    backward_projection(b, job.room, job.scratch + id * job.scratch_size);
                 }
             }
             everyone.wait();
@@ -203,6 +220,8 @@ void backward(const Problem& p) {
         s.delta = memory.floats(entries * (words(layout.gates_width()) + delta_gap));
         s.d_state = memory.floats(rows * state_width);
         s.carry = memory.floats(rows * layout.cell_width());
+        if (p.noise.zoneout_hidden > 0.0f) s.through = memory.floats(rows * state_width);
+        if (p.noise.drawn && p.noise.recurrent_dropout > 0.0f) s.factors = memory.floats(rows * state_width);
         if (p.projection) {
             s.w_hr = memory.floats(panels_size(p.projection, p.hidden));
             s.d_hidden = memory.floats(entries * state_width);
@@ -217,7 +236,8 @@ void backward(const Problem& p) {
     job.room.sums = memory.floats(larger(layout.gates_width(), state_width) * columns);
     job.room.left = memory.floats(job.room.left_size * p.threads);
     job.room.right = memory.floats(job.room.right_size * p.threads);
-    job.shown = memory.floats(layout.cell_width() * p.threads);
+    job.scratch_size = larger(state_width, (C::params > 0 ? 6 : 1) * layout.cell_width());
+    job.scratch = memory.floats(job.scratch_size * p.threads);
     parallel(p.threads, backward_worker<C>, &job);
 }
 

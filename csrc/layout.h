@@ -47,5 +47,28 @@ struct Reading {
     }
 };
 
+// A cell's own parameters for unit vector v, from (params, H); nothing for a cell that has none.
+template <class C>
+struct Parameters {
+    V values[C::params > 0 ? C::params : 1];
+
+    RECURRA_INLINE Parameters(const float* all, i64 hidden, i64 v, i64 units) {
+        RECURRA_UNROLL
+        for (int k = 0; k < C::params; k++) values[k] = load(all + k * hidden + v * lanes, units);
+    }
+};
+
+template <class C>
+RECURRA_INLINE V cell_forward(V* a, V c_before, V h_before, V& c, const Parameters<C>& p) {
+    if constexpr (C::params > 0) return C::forward(a, c_before, h_before, c, p.values);
+    else return C::forward(a, c_before, h_before, c);
+}
+
+template <class C>
+RECURRA_INLINE V cell_backward(V* a, V c, V c_before, V h_before, V dh, V carry, const Parameters<C>& p) {
+    if constexpr (C::params > 0) return C::backward(a, c, c_before, h_before, dh, carry, p.values);
+    else return C::backward(a, c, c_before, h_before, dh, carry);
+}
+
 }  // namespace
 }  // namespace recurra::RECURRA_ISA

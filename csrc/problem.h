@@ -7,7 +7,24 @@
 
 namespace recurra {
 
-enum CellKind : int64_t { LSTM = 0, GRU = 1, RNN_TANH = 2, RNN_RELU = 3, CELL_KINDS = 4 };
+enum CellKind : int64_t {
+    LSTM = 0,
+    GRU = 1,
+    RNN_TANH = 2,
+    RNN_RELU = 3,
+    PEEPHOLE = 4,  // an LSTM whose gates see the cell state
+    COUPLED = 5,   // an LSTM whose input gate is 1 - f
+    CELL_KINDS = 6
+};
+
+static inline bool has_cell_state(CellKind cell) {
+    return cell == LSTM || cell == PEEPHOLE || cell == COUPLED;
+}
+// G, the blocks of rows that weights have.
+static inline int64_t gates_of(CellKind cell) {
+    if (cell == GRU || cell == COUPLED) return 3;
+    return has_cell_state(cell) ? 4 : 1;
+}
 
 // Which (row, step) pairs count, and in what order the workspace keeps them.
 //
@@ -25,7 +42,8 @@ struct Schedule {
 
 // Units compiled for pairs read bfloat16: there x, y, h_0, h_n, w_ih and w_hh point to bfloat16, two to a
 // word of four bytes, and all else to floats. Sizes still count numbers, and must be even; strides of x and y
-// count words. There is no projection.
+// count words. There is no
+// projection, no noise, and no cell beyond RNN_RELU.
 
 // A tensor (N, T, width) of the caller's, or of the engine's own. Strides count elements; `offset` stands for
 // the steps of a PackedSequence, which lie at row + offset[step].
@@ -38,13 +56,24 @@ struct View {
 // One layer in one direction. A null pointer means: none given, not wanted, or zero.
 struct Direction {
     const float *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;  // torch's shapes; w_hr (P, H)
+    const float* peepholes;                         // (3, H) of i, f, o; of PEEPHOLE only
     const float *h_0, *c_0;                         // (N, P), (N, H)
     float *h_n, *c_n;                               // (N, P), (N, H), written
     float *gates, *cell;  // (entries, gates_width), (entries, cell_width): kept for backward and for traces
 
     const float *d_h_n, *d_c_n;                         // (N, P), (N, H)
     float *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh, *d_w_hr;  // as the weights, written
+    float* d_peepholes;                                 // (3, H), written
     float *d_h_0, *d_c_0;                               // (N, P), (N, H), written
+
+    uint32_t stream;  // of random numbers: another one for each layer and direction
+};
+
+// Zoneout and recurrent dropout: probabilities. See noise.h.
+struct Noise {
+    float zoneout_hidden, zoneout_cell, recurrent_dropout;
+    bool drawn;  // from the seed; else zoneout takes its expectation, and nothing is dropped
+    uint64_t seed;
 };
 
 struct Layer {
@@ -59,6 +88,7 @@ struct Problem {
     int64_t hidden, projection;  // H; P, or 0 where there is none
     int64_t directions, depth;   // D, L
     int64_t threads;
+    Noise noise;
     Schedule schedule;
     Layer* layers;  // (L)
 };
@@ -68,7 +98,7 @@ struct Problem {
 struct StepCall {
     int64_t rows, features, hidden;
     const float *x, *h, *c;
-    const float *w_ih, *w_hh, *b_ih, *b_hh;
+    const float *w_ih, *w_hh, *b_ih, *b_hh, *peepholes;
     float *h_out, *c_out;
     float* y;  // the new hidden state once more, or null
 };

@@ -258,9 +258,9 @@ void write_weights(const Backward<C>& b, const float* sums, i64 stride, Share ro
     }
 }
 
-// d_w_ih, d_w_hh and the biases: deltaᵀ · [x | 1 | h before].
+// d_w_ih, d_w_hh and the biases: deltaᵀ · [x | 1 | h before]. scratch: room for a row of states.
 template <class C>
-void backward_weights(const Backward<C>& b, const SumRoom& room) {
+void backward_weights(const Backward<C>& b, const SumRoom& room, float* scratch) {
     const i64 features = b.layer.features, state = b.state(), columns = features + 1 + state;
     const Schedule& schedule = b.problem.schedule;
     const Rectangle mine =
@@ -282,6 +282,13 @@ void backward_weights(const Backward<C>& b, const SumRoom& room) {
         const float* h_before =
             initial && b.direction.h_0 ? b.direction.h_0 + row * words(state) : b.shared.zeros;
         if (step > 0 && !reset) h_before = at(b.layer.y, row, b.reading.time(rank, step - 1));
+        if (b.drops()) {
+            const float* factors = b.shared.factors + rank * b.state_width();
+            for (i64 column = 0; column < state; column += lanes)
+                store(scratch + column,
+                      load(h_before + column, smaller(lanes, state - column)) * load(factors + column));
+            h_before = scratch;
+        }
         pieces[0] = {(const Element*)at(b.layer.x, row, b.reading.time(rank, step)), features};
         pieces[1] = {&one, 1};
         pieces[2] = {(const Element*)h_before, state};
@@ -316,14 +323,17 @@ void backward_projection(const Backward<C>& b, const SumRoom& room, float* shown
                              sum_stride_for(hidden),
                              room.left_of(b.team.id),
                              room.right_of(b.team.id)};
-    const auto fill = [&](const Cursor&, i64 entry, Piece(&pieces)[3]) {
+    const auto fill = [&](const Cursor& at_entry, i64 entry, Piece(&pieces)[3]) {
         const float* gates = b.direction.gates + entry * b.layout.gates_width();
         const float* cell = b.direction.cell + entry * b.layout.cell_width();
+        const float* before = b.cell_before(at_entry.rank, at_entry.step);
         for (i64 v = 0; v < b.layout.vectors(); v++) {
             V a[C::slots];
             RECURRA_UNROLL
             for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes);
-            store(shown + v * lanes, C::shown(a, load(cell + v * lanes)));
+            V c = load(cell + v * lanes);
+            if (b.zones_cell()) c = C::cell(a, load(before + v * lanes, b.layout.units(v)));
+            store(shown + v * lanes, C::shown(a, c));
         }
         pieces[0] = {(const Element*)shown, hidden};
     };
@@ -333,6 +343,49 @@ void backward_projection(const Backward<C>& b, const SumRoom& room, float* shown
         if (last > first)
             memcpy(b.direction.d_w_hr + r * hidden + first, room.sums + r * w.sum_stride + first,
                    (last - first) * sizeof(float));
+}
+
+// d_peepholes: the gates' gradients times the cell states that they see, summed over all entries for this
+// thread's units. scratch: (2, 3, cell_width).
+template <class C>
+void backward_peepholes(const Backward<C>& b, Share vectors, float* scratch) {
+    const i64 width = b.layout.cell_width(), hidden = b.layout.hidden;
+    float *some = scratch, *all = scratch + 3 * width;
+    memset(scratch, 0, 6 * width * sizeof(float));
+    const i64 entries = b.problem.schedule.start[b.problem.schedule.steps];
+    Cursor cursor(b.reading, 0);
+    for (i64 entry = 0; entry < entries; entry++, cursor.next()) {
+        const float* gates = b.direction.gates + entry * b.layout.gates_width();
+        const float* cell = b.direction.cell + entry * width;
+        const float* cell_before = b.cell_before(cursor.rank, cursor.step);
+        const float* delta = b.delta(cursor.rank, cursor.step);
+        for (i64 v = vectors.first; v < vectors.last; v++) {
+            const i64 column = v * lanes, slot = v * C::slots * lanes;
+            const V before = load(cell_before + column, b.layout.units(v));
+            V now = load(cell + column), a[C::slots];
+            RECURRA_UNROLL
+            for (int s = 0; s < C::slots; s++) a[s] = load(gates + slot + s * lanes);
+            if (b.zones_cell()) now = C::cell(a, before);
+            const V added[3] = {load(delta + slot) * before, load(delta + slot + lanes) * before,
+                                load(delta + slot + 3 * lanes) * now};
+            RECURRA_UNROLL
+            for (int k = 0; k < 3; k++) {
+                float* sum = some + k * width + column;
+                store(sum, load(sum) + added[k]);
+            }
+        }
+        if (entry % words_in_a_sum < words_in_a_sum - 1 && entry + 1 < entries) continue;
+        for (int k = 0; k < 3; k++)
+            for (i64 v = vectors.first; v < vectors.last; v++) {
+                float* sum = some + k * width + v * lanes;
+                store(all + k * width + v * lanes, load(all + k * width + v * lanes) + load(sum));
+                store(sum, V{});
+            }
+    }
+    for (int k = 0; k < 3; k++)
+        for (i64 v = vectors.first; v < vectors.last; v++)
+            store(b.direction.d_peepholes + k * hidden + v * lanes, load(all + k * width + v * lanes),
+                  b.layout.units(v));
 }
 
 }  // namespace

@@ -40,8 +40,8 @@ Scratch::~Scratch() {
 
 nb::object step(const Kernels& kernels, const Stack& stack, nb::object x, const nb::sequence& states,
                 const nb::sequence& weights, bool layer) {
-    Array x_at, states_at[2] = {}, weights_at[4] = {};
-    nb::object given_states[2], given_weights[4];
+    Array x_at, states_at[2] = {}, weights_at[5] = {};
+    nb::object given_states[2], given_weights[5];
     if (!floats(x, x_at) || x_at.axes < (layer ? 2 : 1) || x_at.axes > (layer ? 3 : 2)) return nb::none();
     const std::int64_t features = x_at.shape[x_at.axes - 1], rows = features ? x_at.count() / features : 0;
     const int time_axis = stack.batch_first && x_at.axes == 3 ? 1 : 0;
@@ -62,16 +62,18 @@ nb::object step(const Kernels& kernels, const Stack& stack, nb::object x, const 
         count++;
     }
     if (count != 0 && count != stack.states()) return nb::none();
-    const std::int64_t gates = stack.hidden * (stack.cell == LSTM ? 4 : stack.cell == GRU ? 3 : 1);
+    const std::int64_t gates = stack.hidden * gates_of(stack.cell);
+    const std::size_t peepholes = stack.cell == PEEPHOLE ? stack.place_of_peepholes() : 5;
     std::size_t which = 0;
     for (nb::handle weight : weights) {
         if (which == stack.weights_each()) return nb::none();
         given_weights[which] = nb::borrow(weight);
         Array& at = weights_at[which];
         if (!floats(given_weights[which], at)) return nb::none();
-        const bool fits = which == 0   ? at.has_shape({gates, features})
-                          : which == 1 ? at.has_shape({gates, stack.hidden})
-                                       : at.has_shape({gates});
+        const bool fits = which == peepholes ? at.has_shape({3, stack.hidden})
+                          : which == 0       ? at.has_shape({gates, features})
+                          : which == 1       ? at.has_shape({gates, stack.hidden})
+                                             : at.has_shape({gates});
         if (!fits) return nb::none();
         which++;
     }
@@ -89,12 +91,13 @@ nb::object step(const Kernels& kernels, const Stack& stack, nb::object x, const 
                      data(states_at[1]),
                      data(weights_at[0]),
                      data(weights_at[1]),
-                     data(weights_at[2]),
-                     data(weights_at[3]),
+                     stack.bias ? data(weights_at[2]) : nullptr,
+                     stack.bias ? data(weights_at[3]) : nullptr,
+                     peepholes < 5 ? data(weights_at[peepholes]) : nullptr,
                      memory_of(h),
                      nullptr,
                      nullptr};
-    if (stack.cell == LSTM) c = state_room(given_states[1]), call.c_out = memory_of(c);
+    if (has_cell_state(stack.cell)) c = state_room(given_states[1]), call.c_out = memory_of(c);
     // of one row the output has the states' shape
     if (layer)
         y = rows == 1 ? state_room(given_states[0]) : with_width(x_at, stack.hidden), call.y = memory_of(y);

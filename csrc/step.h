@@ -69,8 +69,9 @@ RECURRA_NOINLINE void step_units(const StepCall& call, const float* x, const flo
         a[slot] = sums[0] + bias;
     }
     V c_new;
+    const Parameters<C> own(call.peepholes, hidden, v, units);
     const V c_before = c ? load(c + v * lanes, units) : V{}, h_before = h ? load(h + v * lanes, units) : V{};
-    const V h_new = C::forward(a, c_before, h_before, c_new);
+    const V h_new = cell_forward<C>(a, c_before, h_before, c_new, own);
     store(h_out + v * lanes, h_new, units);
     if (C::has_cell) store(c_out + v * lanes, c_new, units);
 }

@@ -27,7 +27,7 @@ constexpr std::uint8_t code_float = 2, code_bfloat = 4;
 // References that live as long as the process.
 struct Torch {
     PyTypeObject *tensor, *parameter;
-    PyObject *empty, *empty_like, *float32, *bfloat16, *empty_names, *cpu;
+    PyObject *strided, *empty, *empty_like, *float32, *bfloat16, *empty_names, *cpu;
     PyObject *is_neg, *dtype, *is_cpu, *shape, *stride, *data_ptr;
     const Exchange* exchange;
 } torch = {};
@@ -57,7 +57,8 @@ bool read_by_exchange(PyObject* tensor, Array& into) {
     return true;
 }
 
-void read_by_methods(nb::handle tensor, Array& into) {
+bool read_by_methods(nb::handle tensor, Array& into) {
+    if (!tensor.attr("layout").is(torch.strided)) return false;
     const nb::object dtype = tensor.attr(torch.dtype);
     into.number = dtype.is(torch.float32)    ? Number::FLOAT32
                   : dtype.is(torch.bfloat16) ? Number::BFLOAT16
@@ -72,6 +73,7 @@ void read_by_methods(nb::handle tensor, Array& into) {
         into.shape[axis] = whole(shape[axis]);
         into.strides[axis] = whole(strides[axis]);
     }
+    return true;
 }
 
 }  // namespace
@@ -104,6 +106,7 @@ void connect(const nb::module_& module, bool exchange) {
     const nb::object tensor = module.attr("Tensor");
     torch.tensor = reinterpret_cast<PyTypeObject*>(kept(tensor));
     torch.parameter = reinterpret_cast<PyTypeObject*>(kept(module.attr("nn").attr("Parameter")));
+    torch.strided = kept(module.attr("strided"));
     torch.empty = kept(module.attr("empty"));
     torch.empty_like = kept(module.attr("empty_like"));
     torch.float32 = kept(module.attr("float32"));
@@ -133,8 +136,7 @@ bool read(nb::object& tensor, Array& into) {
     if (!negated.is_valid()) throw nb::python_error();
     if (negated.is(Py_True)) tensor = tensor.attr("resolve_neg")();
     if (torch.exchange) return read_by_exchange(tensor.ptr(), into);
-    read_by_methods(tensor, into);
-    return true;
+    return read_by_methods(tensor, into);
 }
 
 void convert(nb::object& tensor, const char* name, Array& into) {

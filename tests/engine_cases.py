@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from recurra.engine import call, native, plain
+from recurra.engine.noise import Noise
 from recurra.engine.scan import scan
-from recurra.engine.stack import GATES, KINDS, Stack, Steps
+from recurra.engine.stack import GATES, KINDS, WITH_CELL_STATE, Stack, Steps
 
 needs_engine = pytest.mark.skipif(not native.available(), reason=str(native.why_not()))
 
 FAVOURITES = (1, 7, 33, 63)  # around the widths of vectors and tiles
 LAYOUTS = ("as it is", "transposed", "sliced", "every other", "expanded rows", "expanded steps", "reversed")
 
-Scan = Callable[[Stack, Tensor, Sequence[Tensor], Sequence[Tensor], Steps], tuple[Tensor, ...]]
+Scan = Callable[..., tuple[Tensor, ...]]  # of what `recurra.engine.scan.scan` takes
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Case:
     steps: Steps
     upstream: tuple[Tensor | None, ...]
     wanted: tuple[bool, ...]
+    noise: Noise | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -47,9 +49,10 @@ class Case:
 
     def names(self) -> list[str]:
         """What `outcome` gives, in order."""
-        states = ["h", "c"][: 2 if self.stack.kind == "lstm" else 1]
+        states = ["h", "c"][: 2 if self.stack.kind in WITH_CELL_STATE else 1]
         named = ["x", *[f"{s}_0" for s in states][: len(self.initial)]]
         each = ["w_ih", "w_hh", *["b_ih", "b_hh"][: 2 * self.stack.bias], *["w_hr"][: self.stack.projection]]
+        each += ["peepholes"] if self.stack.kind == "peephole" else []
         for place in range(self.stack.depth * self.stack.directions):
             named += [f"{name} of cell {place}" for name in each]
         wanted = [f"d {name}" for name, want in zip(named, self.wanted, strict=True) if want]
@@ -66,7 +69,8 @@ def outcome(case: Case, run: Scan = scan, dtype: torch.dtype = torch.float32) ->
         for tensor, want in zip(case.inputs, case.wanted, strict=True)
     ]
     states = len(case.initial)
-    results = run(case.stack, leaves[0], leaves[1 : 1 + states], leaves[1 + states :], case.steps)
+    options = {} if case.noise is None else {"noise": case.noise}
+    results = run(case.stack, leaves[0], leaves[1 : 1 + states], leaves[1 + states :], case.steps, **options)
     given = [
         (result, d.to(dtype))
         for result, d in zip(results, case.upstream, strict=True)
@@ -141,6 +145,7 @@ def draw_weights(stack: Stack, features: int, random_numbers: torch.Generator) -
         below = features if place < stack.directions else stack.directions * stack.state
         shapes = [(gates, below), (gates, stack.state), *[(gates,), (gates,)][: 2 * stack.bias]]
         shapes += [(stack.projection, stack.hidden)] if stack.projection else []
+        shapes += [(3, stack.hidden)] if stack.kind == "peephole" else []
         weights += [torch.empty(s).uniform_(-bound, bound, generator=random_numbers) for s in shapes]
     return tuple(weights)
 
@@ -192,7 +197,7 @@ def draw_case(seed: int, **fixed: Any) -> Case:
     rows, length, features = (fixed.pop(name, size(draw)) for name in ("rows", "length", "features"))
     packs = fixed.pop("packs", draw.random() < 0.2)
     stack = replace(draw_stack(draw), **fixed)
-    fits = stack.kind == "lstm" and stack.projection < stack.hidden
+    fits = stack.kind in WITH_CELL_STATE and stack.projection < stack.hidden
     stack = stack if fits or "projection" in fixed else replace(stack, projection=0)
     steps = _draw_steps(draw, rows, length, packs)
     leading = (rows, length) if stack.batch_first else (length, rows)
@@ -203,7 +208,7 @@ def draw_case(seed: int, **fixed: Any) -> Case:
     else:
         x = arranged(normal(*leading, features), draw.choice(LAYOUTS))
     places = stack.depth * stack.directions
-    sizes = (stack.state, stack.hidden)[: 2 if stack.kind == "lstm" else 1]
+    sizes = (stack.state, stack.hidden)[: 2 if stack.kind in WITH_CELL_STATE else 1]
     initial = tuple(normal(places, rows, n) for n in sizes) if draw.random() < 0.7 else ()
     weights = draw_weights(stack, features, random_numbers)
 
@@ -217,4 +222,11 @@ def draw_case(seed: int, **fixed: Any) -> Case:
     count = 1 + len(initial) + len(weights)
     often = draw.choice((1.0, 1.0, 0.5, 0.1))
     wanted = tuple(draw.random() < often for _ in range(count))
-    return Case(stack, x, initial, weights, steps, tuple(upstream), wanted)
+    noise = _draw_noise(draw, stack) if draw.random() < 0.4 else None
+    return Case(stack, x, initial, weights, steps, tuple(upstream), wanted, noise)
+
+
+def _draw_noise(draw: random.Random, stack: Stack) -> Noise:
+    hidden, cell, dropout = (draw.choice((0.0, 0.1, 0.5)) for _ in range(3))
+    seed = draw.choice((None, 0, draw.getrandbits(31), draw.getrandbits(64)))
+    return Noise(hidden, cell if stack.kind in WITH_CELL_STATE else 0.0, dropout, seed, draw.choice((0, 7)))

@@ -49,7 +49,7 @@ extern "C" void run(const int64_t* sizes, const int64_t* lengths, const uint8_t*
         to.d_w_ih = *at++, to.d_w_hh = *at++, to.d_b_ih = *at++, to.d_b_hh = *at++, to.d_h_0 = *at++;
     }
     const Schedule which = schedule.view(resets, to_initial);
-    const Problem problem = {UGRNN, hidden, 0, directions, 1, threads, which, &layer};
+    const Problem problem = {UGRNN, hidden, 0, directions, 1, threads, {}, which, &layer};
     if (phase == 2) kernels_for("generic").backward(problem);
     else kernels_for("generic").forward(problem, phase == 1);
     arena().clear();
@@ -58,7 +58,7 @@ extern "C" void run(const int64_t* sizes, const int64_t* lengths, const uint8_t*
 extern "C" void step(int64_t rows, int64_t features, int64_t hidden, const float* x, const float* h,
                      const float* const* w, float* h_out) {
     kernels_for("generic").step(
-        UGRNN, {rows, features, hidden, x, h, nullptr, w[0], w[1], w[2], w[3], h_out, nullptr, nullptr});
+        UGRNN, {rows, features, hidden, x, h, nullptr, w[0], w[1], w[2], w[3], nullptr, h_out, nullptr, nullptr});
 }
 """
 
@@ -99,7 +99,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         "-DRECURRA_LANES=4",
         "-DRECURRA_REGISTERS=16",
     ]
-    names = ("kernels", "registry", "schedule", "threads", "driver")
+    names = ("kernels", "dispatch", "registry", "schedule", "threads", "driver")
     sources = [str(root / "csrc" / f"{name}.cpp") for name in names]
     command = [COMPILER, *flags, *isa, *sources, "-ldl", "-o", str(built)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)

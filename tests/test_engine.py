@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recurra.engine import native, plain
 from recurra.engine.scan import scan
-from recurra.engine.stack import KINDS, Stack, Steps
+from recurra.engine.stack import KINDS, WITH_CELL_STATE, Stack, Steps
 from recurra.engine.states import states
 
 pytestmark = needs_engine
@@ -136,7 +136,7 @@ def test_a_wrong_number_is_found(kind: str, directions: int) -> None:
     case = draw_case(
         7, kind=kind, directions=directions, rows=7, length=7, features=7, hidden=7, projection=0
     )
-    results = 2 + (kind == "lstm")
+    results = 2 + (kind in WITH_CELL_STATE)
     case = replace(
         case.all_wanted(), steps=Steps(), upstream=tuple(map(torch.randn_like, outcome(case)[:results]))
     )
@@ -192,7 +192,7 @@ def test_the_states_of_every_cell(kind: str, isa: str) -> None:
             assert a.gates.shape == b.gates.shape
             assert relative_error(a.gates, b.gates) < BOUND
             assert relative_error(a.hidden, b.hidden) < BOUND
-            assert (a.cell is None) == (b.cell is None) == (kind != "lstm")
+            assert (a.cell is None) == (b.cell is None) == (kind not in WITH_CELL_STATE)
             if a.cell is not None:
                 assert relative_error(a.cell, b.cell) < BOUND
 
@@ -204,8 +204,11 @@ def test_no_rows_no_steps_and_no_features(kind: str, rows: int, length: int) -> 
     for features in (0, 2):
         stack = Stack(kind, 5, depth=2, directions=2)
         weights = draw_case(1, kind=kind, hidden=5, depth=2, directions=2, projection=0, bias=True).weights
-        weights = tuple(w[:, :1].expand(-1, features) if i in (0, 4) else w for i, w in enumerate(weights))
-        initial = tuple(torch.randn(4, rows, 5) for _ in range(2 if kind == "lstm" else 1))
+        weights = tuple(
+            w[:, :1].expand(-1, features) if i % (len(weights) // 4) == 0 and i < len(weights) // 2 else w
+            for i, w in enumerate(weights)
+        )
+        initial = tuple(torch.randn(4, rows, 5) for _ in range(2 if kind in WITH_CELL_STATE else 1))
         upstream = (torch.randn(rows, length, 10), *[torch.randn_like(state) for state in initial])
         for lengths in (None, torch.zeros(rows, dtype=torch.int64)):
             x = torch.randn(rows, length, features)

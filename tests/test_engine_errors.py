@@ -15,7 +15,7 @@ from torch import Tensor
 from recurra.engine import native, plain
 from recurra.engine.call import call, native_stack
 from recurra.engine.scan import scan
-from recurra.engine.stack import GATES, KINDS, Stack, Steps
+from recurra.engine.stack import KINDS, WITH_CELL_STATE, Stack, Steps
 
 pytestmark = needs_engine
 
@@ -26,7 +26,7 @@ def small(kind: str = "lstm", **fixed: Any) -> Case:
     """N 3, T 5, F 2, H 4, two layers in both directions, P 3 for an LSTM, with initial states."""
     numbers = torch.Generator().manual_seed(1)
     stack = Stack(kind, 4, projection=3 if kind == "lstm" else 0, depth=2, directions=2, **fixed)
-    sizes = (stack.state, 4)[: 2 if kind == "lstm" else 1]
+    sizes = (stack.state, 4)[: 2 if kind in WITH_CELL_STATE else 1]
     leading = (3, 5) if stack.batch_first else (5, 3)
     x = torch.randn(*leading, 2, generator=numbers)
     initial = tuple(torch.randn(4, 3, n, generator=numbers) for n in sizes)
@@ -384,9 +384,10 @@ def test_what_is_no_tensor_is_not_for_the_engine(wrong: Any) -> None:
 def test_the_binding_refuses_other_types() -> None:
     kernels, case = native.kernels(), small("lstm")
     stack, threads = native_stack(case.stack), native.module().Threads(1, 0, 0)
-    good = [stack, case.x, case.initial, case.weights, None, None, False, False, threads]
+    noise = native.module().Noise(0.1, 0.2, 0.3, True, 2**64 - 1)
+    good = [stack, case.x, case.initial, case.weights, None, None, False, noise, 0, False, threads]
     kernels.call(*good)
-    for place in (0, 2, 3, 4, 6, 7, 8):
+    for place in (0, 2, 3, 4, 6, 7, 8, 9, 10):
         for wrong in (object(), 1.5):
             with pytest.raises(TypeError):
                 kernels.call(*good[:place], wrong, *good[place + 1 :])
@@ -395,6 +396,9 @@ def test_the_binding_refuses_other_types() -> None:
     for most in (0, -1, 4097):
         with pytest.raises(ValueError, match="threads: expected 1 to 4096, got"):
             kernels.call(*good[:-1], native.module().Threads(most, 0, 0))
+    for chances in ((-0.1, 0, 0), (0, 1.1, 0), (0, 0, float("nan"))):
+        with pytest.raises(ValueError, match="noise: expected probabilities, 0 to 1"):
+            native.module().Noise(*chances, False, 0)
 
 
 def test_it_reads_tensors_where_torch_has_no_table_for_it() -> None:
@@ -461,4 +465,3 @@ def test_one_thread_for_little_work() -> None:
         assert ready(large).threads == 3
     finally:
         torch.set_num_threads(before)
-    assert GATES == (4, 3, 1, 1)

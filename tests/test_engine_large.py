@@ -15,7 +15,7 @@ from engine_cases import Case, draw_weights, needs_engine, outcome, reference, r
 from recurra.engine import native
 from recurra.engine.call import call
 from recurra.engine.scan import scan
-from recurra.engine.stack import KINDS, Stack, Steps
+from recurra.engine.stack import KINDS, WITH_CELL_STATE, Stack, Steps
 
 pytestmark = needs_engine
 
@@ -31,7 +31,7 @@ def test_a_hundred_thousand_steps(kind: str, directions: int) -> None:
     weights = draw_weights(stack, 1, torch.Generator().manual_seed(1))
     x, d_output = torch.randn(1, LONG, 1), torch.randn(1, LONG, directions)
     resets = (torch.arange(LONG) % PIECE == 0).unsqueeze(0)
-    unused = (None,) * (2 if kind == "lstm" else 1)
+    unused = (None,) * (2 if kind in WITH_CELL_STATE else 1)
     wanted = (True,) * (1 + len(weights))
     long = Case(stack, x, (), weights, Steps(resets=resets), (d_output, *unused), wanted)
     pieces = (x.view(PIECES, PIECE, 1), d_output.view(PIECES, PIECE, directions))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recurra.engine import call, native
 from recurra.engine.scan import scan
-from recurra.engine.stack import KINDS, Stack, Steps
+from recurra.engine.stack import KINDS, WITH_CELL_STATE, Stack, Steps
 from recurra.errors import ArgumentError
 
 pytestmark = needs_engine
@@ -40,7 +40,7 @@ def make(stack: Stack, rows: int, length: int, features: int, seed: int, ragged:
     """A problem with initial states and all gradients, and lengths and resets unless `ragged` is False."""
     numbers = torch.Generator().manual_seed(seed)
     leading = (rows, length) if stack.batch_first else (length, rows)
-    sizes = (stack.state, stack.hidden)[: 2 if stack.kind == "lstm" else 1]
+    sizes = (stack.state, stack.hidden)[: 2 if stack.kind in WITH_CELL_STATE else 1]
     places = stack.depth * stack.directions
 
     def normal(*shape: int) -> Tensor:

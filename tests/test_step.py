@@ -200,13 +200,26 @@ def test_copies_and_pickles_check_their_own_weights(name: str) -> None:
 
 @needs_engine
 def test_the_binding_refuses_stacks_that_cannot_be() -> None:
-    fine = (0, 1, 0, 1, 1, True, True)
-    native.module().Stack(*fine)
-    for place, values in enumerate(((-1, 4, 2**62), (0, -1), (-1, 3), (0, -1), (0, 3, -1))):
+    def fine(**other: int) -> Any:
+        sizes = {"cell": 0, "hidden": 1, "projection": 0, "depth": 1, "directions": 1, **other}
+        return native.module().Stack(*sizes.values(), True, True)
+
+    fine()
+    for cell in (-1, 6, 2**62):
+        with pytest.raises(ValueError, match="cell: there is none of number"):
+            fine(cell=cell)
+    for name, values in {
+        "hidden": (0, -1),
+        "projection": (-1,),
+        "depth": (0, -1),
+        "directions": (0, 3, -1),
+    }.items():
         for value in values:
-            kind = 1 if (place, value) == (2, 3) else 0  # a projection of a GRU
-            with pytest.raises(ValueError, match=r"cell: there is none|stack: expected"):
-                native.module().Stack(*[kind, *fine[1:]][:place], value, *fine[place + 1 :])
+            with pytest.raises(ValueError, match="stack: expected H and L of at least 1"):
+                fine(**{name: value})
+    for cell in (1, 2, 3):
+        with pytest.raises(ValueError, match="stack: expected a projection with an LSTM only"):
+            fine(cell=cell, projection=1)
 
 
 @needs_engine

@@ -83,13 +83,16 @@ def test_a_whole_graph_holds_one_node_for_the_loop(layer: Any) -> None:
     assert sum(node.target == torch.ops.recurra.scan for node in graph.graph.nodes) == 1
 
 
-def test_the_operator_keeps_torchs_rules_for_operators(layer: Any) -> None:
+@pytest.mark.parametrize(
+    "noise", [(None, [0.0] * 4), (torch.tensor(7), [0.1, 0.0, 0.2, 0.0])], ids=["plain", "noisy"]
+)
+def test_the_operator_keeps_torchs_rules_for_operators(layer: Any, noise: Any) -> None:
     stack = stack_of(layer)
     numbers = [KINDS.index(stack.kind), stack.hidden, stack.projection, stack.depth]
     numbers += [stack.directions, int(stack.bias), int(stack.batch_first)]
     weights = [weight.detach() for weight in weights_of(layer)]
     checked = torch.library.opcheck(
-        torch.ops.recurra.scan.default, (input_of(layer), [], weights, None, None, False, numbers)
+        torch.ops.recurra.scan.default, (input_of(layer), [], weights, None, None, False, numbers, *noise)
     )
     assert set(checked.values()) == {"SUCCESS"}
 

@@ -12,13 +12,17 @@ struct Lstm {
     static constexpr int gate_of_x(int slot) { return slot; }
     static constexpr int gate_of_h(int slot) { return slot; }
     static constexpr bool has_cell = true, carries_hidden = false;
+    static constexpr int params = 0;
+
+    // The new cell state from the gates and the one before.
+    static RECURRA_INLINE V cell(const V* a, V c_before) { return a[1] * c_before + rounded(a[0] * a[2]); }
 
     static RECURRA_INLINE V forward(V* a, V c_before, V, V& c) {
         a[0] = sigmoid(a[0]);
         a[1] = sigmoid(a[1]);
         a[2] = tanh(a[2]);
         a[3] = sigmoid(a[3]);
-        c = a[1] * c_before + rounded(a[0] * a[2]);
+        c = cell(a, c_before);
         return a[3] * tanh(c);
     }
 

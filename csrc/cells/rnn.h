@@ -13,6 +13,7 @@ struct Rnn {
     static constexpr int gate_of_x(int) { return 0; }
     static constexpr int gate_of_h(int) { return 0; }
     static constexpr bool has_cell = false, carries_hidden = false;
+    static constexpr int params = 0;
 
     static RECURRA_INLINE V forward(V* a, V, V, V&) {
         a[0] = relu ? (0.0f > a[0] ? V{} : a[0]) : tanh(a[0]);  // a NaN stays one

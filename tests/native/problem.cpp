@@ -46,7 +46,7 @@ void Shape::draw(Random& random) {
     steps = random.chance(3) ? 0 : size(random);
     features = size(random);
     hidden = size(random);
-    projection = cell == LSTM && hidden > 1 && random.chance(30) ? random.whole(1, hidden - 1) : 0;
+    projection = has_cell_state(cell) && hidden > 1 && random.chance(30) ? random.whole(1, hidden - 1) : 0;
     directions = random.whole(1, 2);
     depth = random.chance(60) ? 1 : random.whole(2, 3);
     bias = random.chance(80);
@@ -57,10 +57,16 @@ void Shape::draw(Random& random) {
     resets = random.chance(40);
     reset_to_initial = random.chance(50);
     gap = random.chance(20) ? random.whole(1, 5) : 0;
+    const auto maybe = [&] { return random.chance(50) ? 0.3f : 0.0f; };
+    noise = {};
+    if (random.chance(40)) {
+        noise = {maybe(), maybe(), maybe(), random.chance(70), random.next()};
+        if (!has_cell_state(cell)) noise.zoneout_cell = 0;
+    }
 }
 
 std::string Shape::text() const {
-    const char* names[] = {"lstm", "gru", "rnn_tanh", "rnn_relu"};
+    const char* names[] = {"lstm", "gru", "rnn_tanh", "rnn_relu", "peephole", "coupled"};
     std::string text = names[cell];
     const auto number = [&](const char* name, i64 value) {
         text += std::string(" ") + name + std::to_string(value);
@@ -71,6 +77,8 @@ std::string Shape::text() const {
     const auto flag = [&](const char* name, bool value) { text += value ? std::string(" ") + name : ""; };
     flag("bias", bias), flag("initial", initial), flag("batch_first", batch_first), flag("packed", packed);
     flag("lengths", lengths), flag("resets", resets), flag("reset_to_initial", reset_to_initial);
+    flag("zoneout_hidden", noise.zoneout_hidden > 0), flag("zoneout_cell", noise.zoneout_cell > 0);
+    flag("recurrent_dropout", noise.recurrent_dropout > 0), flag("drawn", noise.drawn);
     return text;
 }
 
@@ -101,7 +109,8 @@ Inputs::Inputs(const Shape& s, Random& random) : shape(s), schedule(schedule_of(
     x = filled(s.features, s.gap);
     step_x = Buffer(s.rows * s.features, random, 1);
     if (random.chance(80)) d_y = filled(s.directions * s.state(), 0);
-    const i64 h = s.places() * s.rows * s.state(), c = s.cell == LSTM ? s.places() * s.rows * s.hidden : 0;
+    const i64 h = s.places() * s.rows * s.state(),
+              c = has_cell_state(s.cell) ? s.places() * s.rows * s.hidden : 0;
     if (s.initial) h_0 = Buffer(h, random, 1), c_0 = Buffer(c, random, 1);
     if (random.chance(70)) d_h_n = Buffer(h, random, 1);
     if (random.chance(70)) d_c_n = Buffer(c, random, 1);
@@ -112,6 +121,7 @@ Inputs::Inputs(const Shape& s, Random& random) : shape(s), schedule(schedule_of(
         w.w_hh = Buffer(gates * s.state(), random, fan(s.state()));
         if (s.bias) w.b_ih = Buffer(gates, random, 1), w.b_hh = Buffer(gates, random, 1);
         if (s.projection) w.w_hr = Buffer(s.projection * s.hidden, random, fan(s.hidden));
+        if (s.cell == PEEPHOLE) w.peepholes = Buffer(3 * s.hidden, random, 1);
         weights.push_back(std::move(w));
     }
     wanted = random.chance(50) ? ~std::uint64_t(0) : random.next();
@@ -125,13 +135,8 @@ public:
     Run(const Inputs& inputs, const Kernels& kernels, i64 threads)
         : in_(inputs), s_(inputs.shape), kernels_(kernels) {
         const std::uint8_t* resets = in_.resets.empty() ? nullptr : in_.resets.data();
-        problem_ = {s_.cell,
-                    s_.hidden,
-                    s_.projection,
-                    s_.directions,
-                    s_.depth,
-                    threads,
-                    in_.schedule.view(resets, s_.reset_to_initial),
+        problem_ = {s_.cell,  s_.hidden, s_.projection, s_.directions,
+                    s_.depth, threads,   s_.noise,      in_.schedule.view(resets, s_.reset_to_initial),
                     nullptr};
     }
 
@@ -172,7 +177,7 @@ private:
         const i64 width = s_.directions * s_.state(), states = s_.rows * s_.state(),
                   cells = s_.rows * s_.hidden;
         const std::string when = keep ? " (kept)" : "";
-        const bool lstm = s_.cell == LSTM;
+        const bool lstm = has_cell_state(s_.cell);
         layers_.assign(s_.depth, Layer());
         between_.clear(), kept_.clear();
         Buffer y(places() * width), h_n(s_.places() * states), c_n(lstm ? s_.places() * cells : 0);
@@ -189,6 +194,7 @@ private:
                 Direction& to = layer.directions[d];
                 to.w_ih = w.w_ih.data(), to.w_hh = w.w_hh.data(), to.w_hr = w.w_hr.data();
                 to.b_ih = w.b_ih.data(), to.b_hh = w.b_hh.data();
+                to.peepholes = w.peepholes.data(), to.stream = static_cast<std::uint32_t>(2 * l + d);
                 to.h_0 = at(in_.h_0, place * states), to.c_0 = at(in_.c_0, place * cells);
                 to.h_n = at(h_n, place * states), to.c_n = at(c_n, place * cells);
                 if (!keep) continue;
@@ -209,7 +215,7 @@ private:
     void backward() {
         const i64 width = s_.directions * s_.state(), states = s_.rows * s_.state(),
                   cells = s_.rows * s_.hidden;
-        const bool lstm = s_.cell == LSTM;
+        const bool lstm = has_cell_state(s_.cell);
         std::vector<Buffer> d_between;
         for (i64 l = 0; l < s_.depth; l++) {
             Layer& layer = layers_[l];
@@ -228,12 +234,13 @@ private:
                 Direction& to = layer.directions[d];
                 to.h_n = to.c_n = nullptr;
                 to.d_h_n = at(in_.d_h_n, place * states), to.d_c_n = at(in_.d_c_n, place * cells);
-                const int bit = static_cast<int>(1 + place * 7);
+                const int bit = static_cast<int>(1 + place * 8);
                 to.d_w_ih = gradient("d_w_ih" + where, w.w_ih.count(), bit);
                 to.d_w_hh = gradient("d_w_hh" + where, w.w_hh.count(), bit + 1);
                 to.d_b_ih = gradient("d_b_ih" + where, w.b_ih.count(), bit + 2);
                 to.d_b_hh = gradient("d_b_hh" + where, w.b_hh.count(), bit + 3);
                 to.d_w_hr = gradient("d_w_hr" + where, w.w_hr.count(), bit + 4);
+                to.d_peepholes = gradient("d_peepholes" + where, w.peepholes.count(), bit + 7);
                 to.d_h_0 = gradient("d_h_0" + where, s_.initial ? states : 0, bit + 5);
                 to.d_c_0 = gradient("d_c_0" + where, s_.initial && lstm ? cells : 0, bit + 6);
             }
@@ -261,7 +268,7 @@ Results run_step(const Inputs& inputs, const Kernels& kernels) {
     const Shape& s = inputs.shape;
     const Weights& w = inputs.weights[0];
     const i64 count = s.projection ? 0 : s.rows * s.hidden;
-    Buffer h(count), c(s.cell == LSTM ? count : 0), y(count);
+    Buffer h(count), c(has_cell_state(s.cell) ? count : 0), y(count);
     // The states of the stack's first place alone, with nothing behind them.
     Buffer h_before(s.initial ? count : 0), c_before(s.initial ? c.count() : 0);
     if (h_before.data()) std::memcpy(h_before.data(), inputs.h_0.data(), count * sizeof(float));
@@ -269,7 +276,7 @@ Results run_step(const Inputs& inputs, const Kernels& kernels) {
     if (count)
         kernels.step(s.cell, {s.rows, s.features, s.hidden, inputs.step_x.data(), h_before.data(),
                               c_before.data(), w.w_ih.data(), w.w_hh.data(), w.b_ih.data(), w.b_hh.data(),
-                              h.data(), c.data(), y.data()});
+                              w.peepholes.data(), h.data(), c.data(), y.data()});
     Results results;
     results.emplace_back("step's h", std::move(h));
     results.emplace_back("step's c", std::move(c));

@@ -60,12 +60,13 @@ struct Shape {
     recurra::CellKind cell;
     i64 rows, steps, features, hidden, projection, directions, depth;
     bool bias, initial, batch_first, packed, lengths, resets, reset_to_initial;
+    recurra::Noise noise;
     i64 gap;  // floats between one step of x and the next that belong to neither
 
     explicit Shape(Random& random);
     void draw(Random& random);
     i64 state() const { return projection ? projection : hidden; }
-    i64 gates() const { return cell == recurra::LSTM ? 4 : cell == recurra::GRU ? 3 : 1; }
+    i64 gates() const { return recurra::gates_of(cell); }
     i64 places() const { return directions * depth; }
     i64 below(i64 layer) const { return layer ? directions * state() : features; }
     std::string text() const;
@@ -73,7 +74,7 @@ struct Shape {
 
 // A place in the stack: one layer in one direction.
 struct Weights {
-    Buffer w_ih, w_hh, b_ih, b_hh, w_hr;
+    Buffer w_ih, w_hh, b_ih, b_hh, w_hr, peepholes;
 };
 
 // What goes in. Steps beyond a row's end, and gaps, hold NaN.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recurra.engine import native
+from recurra.engine.noise import Noise
 from recurra.engine.stack import KINDS, Stack, Steps
 
 # Below this many floating-point operations a second thread costs more than it saves.
@@ -17,6 +18,7 @@ ONE_THREAD = 400_000
 # With few rows the threads meet after every step, so each step must be worth it.
 ONE_THREAD_A_STEP = 150_000
 
+_SILENCE = Noise()
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -26,6 +28,7 @@ def call(
     initial: Sequence[Tensor],
     weights: Sequence[Tensor],
     steps: Steps,
+    noise: Noise | None = None,
     room_for_all: bool = False,
 ) -> Any | None:
     """The engine's `Call` on these tensors, as `scan` has them; None where the engine cannot read one.
@@ -46,6 +49,8 @@ def call(
         schedule,
         resets,
         steps.reset_to_initial,
+        _noise(*(noise or _SILENCE)[:4]),
+        noise.layer if noise is not None else 0,
         room_for_all,
         _threads(torch.get_num_threads(), ONE_THREAD, ONE_THREAD_A_STEP),
     )
@@ -56,6 +61,11 @@ def native_stack(stack: Stack) -> Any:
     """The stack as the engine knows it. Raises ValueError for sizes that there are not."""
     options = (stack.hidden, stack.projection, stack.depth, stack.directions, stack.bias, stack.batch_first)
     return native.module().Stack(KINDS.index(stack.kind), *options)
+
+
+@lru_cache(maxsize=64)
+def _noise(hidden: float, cell: float, dropout: float, seed: int | None) -> Any:
+    return native.module().Noise(hidden, cell, dropout, seed is not None, seed or 0)
 
 
 @lru_cache(maxsize=64)

@@ -17,10 +17,15 @@ What `lstm`, `gru` and `rnn` have in common:
   forward, unless that is what it puts back, and does nothing in reverse, where the step read first always
   starts from the initial state. Resets at or beyond a row's length count for nothing. Neither a gradient nor
   NaN crosses a reset. Shape and dtype are the caller's to check.
+* `noise`: zoneout and recurrent dropout, as `recurra.engine.noise` has it, or None for neither. `stream`:
+  which random numbers are this layer's and direction's, 2·layer + direction. The state of the step before is
+  the one after any reset. The output, the cell states and the final states are those after zoneout; the gates
+  are as computed. ValueError for chances outside 0..1, and for `zoneout_cell` in a cell without a cell state.
 * T = 0 gives an empty output, and the initial states as final ones.
 * Nothing is written in place, so autograd, double backward, forward mode and `vmap` all go through.
 
-`recurra.engine.gradients` holds the backward pass of each, derived by hand. `docs/lstm.md` derives both.
+`recurra.engine.gradients` holds the backward pass of each without noise, derived by hand. `docs/lstm.md`
+derives both. `recurra.engine.variants` has further cells.
 """
 
 from __future__ import annotations
@@ -30,6 +35,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+from recurra.engine.noise import Noise, draw, drop, stay
 
 
 class LSTMStates(NamedTuple):
@@ -72,6 +79,8 @@ def lstm(
     reverse: bool = False,
     resets: Tensor | None = None,
     reset_to_initial: bool = False,
+    noise: Noise | None = None,
+    stream: int = 0,
 ) -> LSTMStates:
     """One LSTM layer in one direction, forget gate included (Gers et al. 2000; Graves 2013, no peepholes).
 
@@ -88,23 +97,33 @@ def lstm(
     w_ih: (4H, F) and w_hh: (4H, H|P), rows in the order i f g o. b_ih, b_hh: (4H), added to each other.
     w_hr: (P, H), the projection (Sak et al. 2014). lengths: (N,). resets: (N, T) bool, where h and c are put
     back, to zeros or to h_0 and c_0. See the module's text for the rest.
+
+    For example::
+
+        >>> import torch
+        >>> from recurra.engine.cells import lstm
+        >>> x, h_0, c_0 = torch.randn(2, 5, 3), torch.zeros(2, 7), torch.zeros(2, 7)
+        >>> lstm(x, h_0, c_0, torch.randn(28, 3), torch.randn(28, 7), None, None).output.shape
+        torch.Size([2, 5, 7])
     """
     active = active_steps(x, lengths)
     restart = restart_steps(x, resets, active, reverse)
     inputs = linear(clear_beyond(x, active), w_ih, b_ih).unbind(1)  # T of (N, 4H)
     h, c = begin(h_0, lengths), begin(c_0, lengths)
     h_again, c_again = (h, c) if reset_to_initial else (None, None)
+    drawn = draw(noise, stream, x, h_0.shape[-1], c_0.shape[-1])
     hiddens: list[Tensor] = []
     gates: list[Tensor] = []
     cells: list[Tensor] = []
     for t in reading_order(x.shape[1], reverse):
         h, c = put_back(restart, t, h, h_again), put_back(restart, t, c, c_again)
-        i, f, g, o = (inputs[t] + linear(h, w_hh, b_hh)).chunk(4, dim=-1)
+        i, f, g, o = (inputs[t] + linear(drop(drawn.recurrent, h), w_hh, b_hh)).chunk(4, dim=-1)
         i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
         cell = f * c + i * g
         hidden = o * torch.tanh(cell)
         if w_hr is not None:
             hidden = linear(hidden, w_hr)
+        hidden, cell = stay(drawn.hidden, t, hidden, h), stay(drawn.cell, t, cell, c)
         hiddens.append(hidden)
         gates.append(torch.stack((i, f, g, o), dim=1))
         cells.append(cell)
@@ -130,6 +149,8 @@ def gru(
     reverse: bool = False,
     resets: Tensor | None = None,
     reset_to_initial: bool = False,
+    noise: Noise | None = None,
+    stream: int = 0,
 ) -> GRUStates:
     """One GRU layer in one direction (Cho et al. 2014), in the form of torch and cuDNN.
 
@@ -152,16 +173,17 @@ def gru(
     inputs = linear(clear_beyond(x, active), w_ih, b_ih).unbind(1)  # T of (N, 3H)
     h = begin(h_0, lengths)
     h_again = h if reset_to_initial else None
+    drawn = draw(noise, stream, x, h_0.shape[-1])
     hiddens: list[Tensor] = []
     gates: list[Tensor] = []
     candidates: list[Tensor] = []
     for t in reading_order(x.shape[1], reverse):
         h = put_back(restart, t, h, h_again)
         r_x, z_x, n_x = inputs[t].chunk(3, dim=-1)
-        r_h, z_h, n_h = linear(h, w_hh, b_hh).chunk(3, dim=-1)
+        r_h, z_h, n_h = linear(drop(drawn.recurrent, h), w_hh, b_hh).chunk(3, dim=-1)
         r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
         n = torch.tanh(n_x + r * n_h)
-        hidden = (1 - z) * n + z * h
+        hidden = stay(drawn.hidden, t, (1 - z) * n + z * h, h)
         hiddens.append(hidden)
         gates.append(torch.stack((r, z, n), dim=1))
         candidates.append(n_h)
@@ -187,6 +209,8 @@ def rnn(
     reverse: bool = False,
     resets: Tensor | None = None,
     reset_to_initial: bool = False,
+    noise: Noise | None = None,
+    stream: int = 0,
 ) -> RNNStates:
     """One plain recurrent layer in one direction (Elman 1990), φ = tanh or relu::
 
@@ -204,11 +228,14 @@ def rnn(
     inputs = linear(clear_beyond(x, active), w_ih, b_ih).unbind(1)  # T of (N, H)
     h = begin(h_0, lengths)
     h_again = h if reset_to_initial else None
+    drawn = draw(noise, stream, x, h_0.shape[-1])
     hiddens: list[Tensor] = []
     for t in reading_order(x.shape[1], reverse):
         h = put_back(restart, t, h, h_again)
-        hiddens.append(activate(inputs[t] + linear(h, w_hh, b_hh)))
-        h = advance(active, t, hiddens[-1], h)
+        hidden = activate(inputs[t] + linear(drop(drawn.recurrent, h), w_hh, b_hh))
+        hidden = stay(drawn.hidden, t, hidden, h)
+        hiddens.append(hidden)
+        h = advance(active, t, hidden, h)
     return RNNStates(output=stack_steps(hiddens, h_0, active, reverse), h_n=finish(h, h_0, lengths))
 
 

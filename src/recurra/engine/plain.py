@@ -9,25 +9,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.engine import cells
-from recurra.engine.stack import Stack, Steps
+from recurra.engine import cells, variants
+from recurra.engine.noise import Noise
+from recurra.engine.stack import WITH_CELL_STATE, Stack, Steps
 
 
 def run(
-    stack: Stack, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], steps: Steps
+    stack: Stack,
+    x: Tensor,
+    initial: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    steps: Steps,
+    noise: Noise | None = None,
 ) -> tuple[Tensor, ...]:
     """What `scan` returns, by the plain twin."""
-    output, states = run_states(stack, x, initial, weights, steps)
+    output, states = run_states(stack, x, initial, weights, steps, noise)
     finals = [torch.stack([s.h_n for s in states])]
-    if stack.kind == "lstm":
+    if stack.kind in WITH_CELL_STATE:
         finals.append(torch.stack([s.c_n for s in states]))
     return output, *finals
 
 
 def run_states(
-    stack: Stack, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], steps: Steps
+    stack: Stack,
+    x: Tensor,
+    initial: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    steps: Steps,
+    noise: Noise | None = None,
 ) -> tuple[Tensor, list[Any]]:
-    """The output as `scan` gives it, and what `recurra.engine.cells` returns for each of the L·D cells."""
+    """The output as `scan` gives it, and what `recurra.engine.cells` returns for each of the L·D cells.
+
+    noise: zoneout and recurrent dropout. Layer l in direction d has the stream 2·(noise.layer + l) + d; with
+    batch_sizes, its rows are those of the PackedSequence, the longest first.
+    """
     cell = _cell_of(stack.kind)
     below, lengths, entry = x, steps.lengths, None
     if steps.batch_sizes is not None:
@@ -37,15 +52,19 @@ def run_states(
         below = x.transpose(0, 1)
     if not initial:
         places, rows = stack.depth * stack.directions, below.shape[0]
-        initial = [x.new_zeros(places, rows, stack.state), x.new_zeros(places, rows, stack.hidden)]
-        initial = initial[: 2 if stack.kind == "lstm" else 1]
-    options = {"lengths": lengths, "resets": steps.resets, "reset_to_initial": steps.reset_to_initial}
+        state = stack.projection or stack.hidden
+        initial = [x.new_zeros(places, rows, state), x.new_zeros(places, rows, stack.hidden)]
+        initial = initial[: 2 if stack.kind in WITH_CELL_STATE else 1]
+    options: dict[str, Any] = {"lengths": lengths, "resets": steps.resets, "noise": noise}
+    options["reset_to_initial"] = steps.reset_to_initial
+    lowest_layer = 0 if noise is None else noise.layer
     states: list[Any] = []
     for lowest in range(0, stack.depth * stack.directions, stack.directions):
         for place in range(lowest, lowest + stack.directions):
             given = [state[place] for state in initial]
             named = named_weights(stack, weights, place)
-            states.append(cell(below, *given, **named, **options, reverse=place > lowest))
+            stream = 2 * (lowest_layer + lowest // stack.directions) + place - lowest
+            states.append(cell(below, *given, **named, **options, reverse=place > lowest, stream=stream))
         below = torch.cat([s.output for s in states[lowest:]], dim=-1)
     if entry is not None:
         return below[_packed_order(entry)], states
@@ -69,7 +88,13 @@ def _packed_order(entry: Tensor) -> tuple[Tensor, Tensor]:
 def _cell_of(kind: str) -> Callable[..., Any]:
     if kind.startswith("rnn"):
         return partial(cells.rnn, nonlinearity=kind.removeprefix("rnn_"))
-    return cells.lstm if kind == "lstm" else cells.gru
+    by_kind: dict[str, Callable[..., Any]] = {
+        "lstm": cells.lstm,
+        "gru": cells.gru,
+        "peephole": variants.peephole_lstm,
+        "coupled": variants.coupled_lstm,
+    }
+    return by_kind[kind]
 
 
 def named_weights(stack: Stack, weights: Sequence[Tensor], place: int) -> dict[str, Tensor | None]:
@@ -79,7 +104,8 @@ def named_weights(stack: Stack, weights: Sequence[Tensor], place: int) -> dict[s
         "w_hh",
         *(["b_ih", "b_hh"] if stack.bias else []),
         *(["w_hr"] if stack.projection else []),
+        *(["peepholes"] if stack.kind == "peephole" else []),
     ]
-    each = stack.weights_each
+    each = len(weights) // (stack.depth * stack.directions)
     no_bias: dict[str, Tensor | None] = {"b_ih": None, "b_hh": None}
     return no_bias | dict(zip(names, weights[place * each : (place + 1) * each], strict=True))

@@ -23,6 +23,7 @@ from torch.autograd import forward_ad
 
 from recurra.engine import native, plain
 from recurra.engine.call import call
+from recurra.engine.noise import Noise
 from recurra.engine.op import scan_in_graph
 from recurra.engine.stack import Stack, Steps
 
@@ -34,6 +35,7 @@ def scan(
     weights: Sequence[Tensor],
     steps: Steps,
     recompute: bool = False,
+    noise: Noise | None = None,
 ) -> tuple[Tensor, ...]:
     """The output and the final states, h_n and for an LSTM c_n.
 
@@ -41,19 +43,20 @@ def scan(
     initial: h_0 (L·D, N, P) and for an LSTM c_0 (L·D, N, H), or nothing, for zeros.
     weights: L·D times `stack.weights_each`, torch's. Output: as x, with D·P in place of F.
     recompute: keep no gates for backward, which then runs forward a second time: less memory, more time.
+    noise: zoneout and recurrent dropout.
     Raises ValueError for shapes that do not fit, before any memory is touched.
     """
     if torch.compiler.is_compiling():
         if x.dtype == torch.float32 and x.device.type == "cpu" and native.available():
-            return scan_in_graph(stack, x, initial, weights, steps)
-        return plain.run(stack, x, initial, weights, steps)
+            return scan_in_graph(stack, x, initial, weights, steps, noise)
+        return plain.run(stack, x, initial, weights, steps, noise)
     if native.kernels() is not None and not transformed():
-        found = scan_natively(stack, x, initial, weights, steps, recompute)
+        found = scan_natively(stack, x, initial, weights, steps, recompute, noise)
         if found is not None:
             return found
         if x.dtype == torch.bfloat16 and runs_natively(x, *initial, *weights):
-            return _in_float32(stack, x, initial, weights, steps, recompute)
-    return plain.run(stack, x, initial, weights, steps)
+            return _in_float32(stack, x, initial, weights, steps, recompute, noise)
+    return plain.run(stack, x, initial, weights, steps, noise)
 
 
 def scan_natively(
@@ -63,18 +66,19 @@ def scan_natively(
     weights: Sequence[Tensor],
     steps: Steps,
     recompute: bool,
+    noise: Noise | None = None,
 ) -> tuple[Tensor, ...] | None:
     """What `scan` returns, by the native engine, or None where it cannot read one of the tensors.
 
     To be asked only where there is an engine, and outside of function transforms and graphs.
     """
-    made = call(stack, x, initial, weights, steps)
+    made = call(stack, x, initial, weights, steps, noise)
     if made is None:
         return None
     if torch.is_grad_enabled() and made.requires_grad:
         return cast(
             tuple[Tensor, ...],
-            _Scan.apply((made, stack, steps, len(initial)), recompute, x, *initial, *weights),  # type: ignore[no-untyped-call]
+            _Scan.apply((made, stack, steps, noise, len(initial)), recompute, x, *initial, *weights),  # type: ignore[no-untyped-call]
         )
     return cast(tuple[Tensor, ...], made.forward(False))
 
@@ -86,10 +90,11 @@ def _in_float32(
     weights: Sequence[Tensor],
     steps: Steps,
     recompute: bool,
+    noise: Noise | None,
 ) -> tuple[Tensor, ...]:
     """bfloat16 where there are no kernels for it, or not for these sizes."""
     states, weights = [s.float() for s in initial], [w.float() for w in weights]
-    return tuple(t.bfloat16() for t in scan(stack, x.float(), states, weights, steps, recompute))
+    return tuple(t.bfloat16() for t in scan(stack, x.float(), states, weights, steps, recompute, noise))
 
 
 def runs_natively(x: Tensor, *others: Tensor) -> bool:
@@ -100,7 +105,10 @@ def runs_natively(x: Tensor, *others: Tensor) -> bool:
         return False
     dtype = x.dtype
     for tensor in (x, *others):
-        if tensor.dtype is not dtype or not tensor.is_cpu or type(tensor) not in _PLAIN_TYPES:
+        # the type first: of some subclasses nothing else may be asked
+        if type(tensor) not in _PLAIN_TYPES or tensor.dtype is not dtype or not tensor.is_cpu:
+            return False
+        if tensor.layout is not torch.strided:
             return False
     return True
 
@@ -117,8 +125,8 @@ class _Scan(torch.autograd.Function):
     """Autograd's view of a call. Asked for a graph of the gradient, it differentiates the plain twin."""
 
     @staticmethod
-    def forward(ctx: Any, told: tuple[Any, Stack, Steps, int], recompute: bool, *tensors: Tensor) -> Any:
-        ctx.call, ctx.stack, ctx.steps, ctx.states = told
+    def forward(ctx: Any, told: tuple[Any, ...], recompute: bool, *tensors: Tensor) -> Any:
+        ctx.call, *ctx.plainly, ctx.states = told  # a stack, steps and noise for the plain twin
         results = ctx.call.forward(not recompute)
         kept = () if recompute else ctx.call.kept()
         ctx.call.let_go()
@@ -133,7 +141,7 @@ class _Scan(torch.autograd.Function):
         saved, count, states = ctx.saved_tensors, ctx.count, ctx.states
         inputs = saved[count], saved[count + 1 : count + 1 + states], saved[count + 1 + states :]
         if torch.is_grad_enabled():
-            return None, None, *_plain_gradients(ctx.stack, ctx.steps, inputs, d_results, wanted)
+            return None, None, *_plain_gradients(ctx.plainly, inputs, d_results, wanted)
         again = ctx.call.on(*inputs)
         kept = saved[:count]
         if not kept:
@@ -143,8 +151,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _plain_gradients(
-    stack: Stack,
-    steps: Steps,
+    told: tuple[Stack, Steps, Noise | None],
     inputs: tuple[Tensor, Sequence[Tensor], Sequence[Tensor]],
     d_results: Sequence[Tensor | None],
     wanted: Sequence[bool],
@@ -153,7 +160,8 @@ def _plain_gradients(
     # views, so that a tensor given twice is differentiated once in each of its places
     x, *others = [tensor.view_as(tensor) for tensor in (inputs[0], *inputs[1], *inputs[2])]
     initial, weights = others[: len(inputs[1])], others[len(inputs[1]) :]
-    results = plain.run(stack, x, initial, weights, steps)
+    stack, steps, noise = told
+    results = plain.run(stack, x, initial, weights, steps, noise)
     given = [(r, d) for r, d in zip(results, d_results, strict=True) if d is not None and r.requires_grad]
     gradients = iter(
         torch.autograd.grad(

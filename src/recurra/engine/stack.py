@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")  # in the order of csrc/problem.h
-GATES = (4, 3, 1, 1)
+KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "peephole", "coupled")  # in the order of csrc/problem.h
+GATES = (4, 3, 1, 1, 4, 3)
+WITH_CELL_STATE = ("lstm", "peephole", "coupled")
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Stack:
 
     @cached_property
     def weights_each(self) -> int:
-        """Weights of one layer in one direction, in torch's order: w_ih, w_hh, b_ih, b_hh, w_hr."""
-        return 2 + 2 * self.bias + (self.projection > 0)
+        """Weights of one layer in one direction: w_ih, w_hh, b_ih, b_hh, w_hr, peepholes, where they are."""
+        return 2 + 2 * self.bias + (self.projection > 0) + (self.kind == "peephole")
 
 
 class Steps(NamedTuple):

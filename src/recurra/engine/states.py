@@ -10,8 +10,9 @@ from torch import Tensor
 
 from recurra.engine import native, plain
 from recurra.engine.call import call
+from recurra.engine.noise import Noise
 from recurra.engine.scan import runs_natively
-from recurra.engine.stack import GATES, KINDS, Stack, Steps
+from recurra.engine.stack import GATES, KINDS, WITH_CELL_STATE, Stack, Steps
 
 
 class CellStates(NamedTuple):
@@ -23,7 +24,12 @@ class CellStates(NamedTuple):
 
 
 def states(
-    stack: Stack, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], steps: Steps
+    stack: Stack,
+    x: Tensor,
+    initial: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    steps: Steps,
+    noise: Noise | None = None,
 ) -> list[CellStates]:
     """The states of all L·D cells. Arguments and errors are those of `scan`, without batch_sizes.
 
@@ -32,11 +38,11 @@ def states(
     tensors = (x, *initial, *weights)
     graph = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if graph or x.dtype != torch.float32 or not runs_natively(*tensors):
-        _, found = plain.run_states(stack, x, initial, weights, steps)
+        _, found = plain.run_states(stack, x, initial, weights, steps, noise)
         if stack.kind.startswith("rnn"):
             return [CellStates(s.output.unsqueeze(2)[:, :, :0], None, s.output) for s in found]
         return [CellStates(s.gates, getattr(s, "cell", None), s.output) for s in found]
-    made = call(stack, x, initial, weights, steps)
+    made = call(stack, x, initial, weights, steps, noise)
     assert made is not None
     made.forward(True)
     kept = made.kept()
@@ -63,7 +69,9 @@ def _decode(stack: Stack, made: Any, kept: tuple[Tensor, ...], place: int) -> Ce
     blocks = gates[place].reshape(gates.shape[1], -1, slots, lanes)
     order = [kernels.gate_offset(kind, gate) // lanes for gate in range(GATES[kind])]
     named = blocks[:, :, order].transpose(1, 2).flatten(2)[..., : stack.hidden]
-    cells = _at_entries(cell[place][:, : stack.hidden], entries) if stack.kind == "lstm" else None
+    cells = None
+    if stack.kind in WITH_CELL_STATE:
+        cells = _at_entries(cell[place][:, : stack.hidden], entries)
     return CellStates(_at_entries(named, entries), cells, hidden)
 
 

@@ -11,6 +11,7 @@ from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
 from recurra.nn.crf import CRF, Allowed, bio_constraints, bioes_constraints
 from recurra.nn.pooling import AttentionPooling, Pooling, pool_last, pool_max, pool_mean
 from recurra.nn.recurrent import GRU, LSTM, RNN
+from recurra.nn.variants import CoupledLSTM, PeepholeLSTM
 
 __all__ = [
     "CRF",
@@ -20,12 +21,14 @@ __all__ = [
     "AdditiveAttention",
     "Allowed",
     "AttentionPooling",
+    "CoupledLSTM",
     "DotAttention",
     "GRUCell",
     "GeneralAttention",
     "LSTMCell",
     "LocationAttention",
     "Memory",
+    "PeepholeLSTM",
     "Pooling",
     "RNNCell",
     "bio_constraints",

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from recurra.engine.stack import Stack
 from recurra.engine.step import step
 from recurra.nn.inputs import torch_must
+from recurra.nn.running import leaf, twin
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -32,9 +34,14 @@ class LSTMCell(torch.nn.LSTMCell):
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The new states h and c, (N, H). hx: (h, c), zeros when None. Raises what torch's cell raises."""
         new = None
-        if hx is None or type(hx) is tuple:
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx)
+        if hx is None or (type(hx) is tuple and hx):
             new = _step(self, "lstm", input, hx or ())
         return super().forward(input, hx) if new is None else new
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return twin(self)
 
 
 class GRUCell(torch.nn.GRUCell):
@@ -47,8 +54,13 @@ class GRUCell(torch.nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """The new state h (N, H). hx: h, zeros when None. Raises what torch's cell raises."""
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx)
         new = _step(self, "gru", input, () if hx is None else (hx,))
         return super().forward(input, hx) if new is None else new[0]
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return twin(self)
 
 
 class RNNCell(torch.nn.RNNCell):
@@ -62,9 +74,14 @@ class RNNCell(torch.nn.RNNCell):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """The new state h (N, H). hx: h, zeros when None. Raises what torch's cell raises."""
         new = None
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx)
         if self.nonlinearity in ("tanh", "relu"):
             new = _step(self, f"rnn_{self.nonlinearity}", input, () if hx is None else (hx,))
         return super().forward(input, hx) if new is None else new[0]
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return twin(self)
 
 
 def _step(cell: torch.nn.RNNCellBase, kind: str, input: Any, states: Sequence[Any]) -> Any:

@@ -396,7 +396,8 @@ def _assembled(
     options: dict[str, Any] = {"nonlinearity": nonlinearity} if kind == "RNN" else {}
     options |= {"bias": first.b_ih is not None, "batch_first": batch_first, "bidirectional": directions == 2}
     options |= {"num_layers": len(stack), "device": "meta"}
-    layer: LSTM | GRU | RNN = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}[kind](features, size, **options)
+    kinds: dict[str, Any] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+    layer: LSTM | GRU | RNN = kinds[kind](features, size, **options)
     flat = [array for places in stack for place in places for array in place if array is not None]
     for name, array in zip(layer._flat_weights_names, flat, strict=True):
         setattr(layer, name, nn.Parameter(torch.tensor(array, device="cpu")))

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from recurra.engine import native
 from recurra.engine.scan import runs_natively, transformed
 from recurra.engine.stack import Stack, Steps
+from recurra.nn.noise import is_noisy
 
 Lengths: TypeAlias = Tensor | Sequence[int] | NDArray[np.integer[Any]]
 
@@ -38,18 +39,28 @@ class Batch(NamedTuple):
     unbatched: bool = False  # the input was one sequence (T, F), now a batch of one row
 
 
+def kind_of(layer: torch.nn.RNNBase) -> str:
+    """The layer's place in `recurra.engine.stack.KINDS`, by name."""
+    return getattr(layer, "kind", None) or layer.mode.lower()
+
+
+def is_ours_alone(layer: torch.nn.RNNBase) -> bool:
+    """Whether torch has no layer that computes the same: a variant, or one with noise in this mode."""
+    return hasattr(layer, "kind") or is_noisy(layer)
+
+
 def stack_of(layer: torch.nn.RNNBase) -> Stack:
     """What the engine is to run for this layer."""
     directions = 2 if layer.bidirectional else 1
     sizes = layer.hidden_size, layer.proj_size, layer.num_layers, directions
     if torch.compiler.is_compiling():  # the compiler looks askance at caches
-        return Stack(layer.mode.lower(), *sizes, layer.bias, layer.batch_first)
-    return _stack(layer.mode, *sizes, layer.bias, layer.batch_first)
+        return Stack(kind_of(layer), *sizes, layer.bias, layer.batch_first)
+    return _stack(kind_of(layer), *sizes, layer.bias, layer.batch_first)
 
 
 @lru_cache(maxsize=512)
-def _stack(mode: str, *options: Any) -> Stack:
-    return Stack(mode.lower(), *options)
+def _stack(kind: str, *options: Any) -> Stack:
+    return Stack(kind, *options)
 
 
 def weights_of(layer: torch.nn.RNNBase) -> list[Tensor]:
@@ -69,6 +80,8 @@ def batch_of(
 ) -> Batch | None:
     """What `forward` was called with; None where torch has to do it, or to refuse it."""
     plain_call = lengths is None and resets is None
+    if is_ours_alone(layer):
+        return own_batch(layer, input, hx, lengths, resets, reset_to_initial)
     if torch.compiler.is_compiling() and isinstance(input, Tensor) and input.dim() == 3:
         if plain_call and not (input.dtype == torch.float32 and input.device.type == "cpu"):
             return None
@@ -87,7 +100,9 @@ def drop_in_batch(layer: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
         return None
     packed = input if isinstance(input, PackedSequence) else None
     x = input.data if packed is not None else input
-    if not isinstance(x, Tensor) or x.numel() == 0:
+    if not isinstance(x, Tensor) or x.dim() == 0 or x.numel() == 0:
+        return None
+    if packed is not None and int(packed.batch_sizes.sum()) != x.shape[0]:
         return None
     unbatched = packed is None and x.dim() == 2
     if x.shape[-1] != layer.input_size or x.dim() != (3 if packed is None and not unbatched else 2):
@@ -166,6 +181,36 @@ def traced_batch(
     return _checked(layer, input, hx, None, None, False)
 
 
+def own_batch(
+    layer: torch.nn.RNNBase, input: Any, hx: Any, lengths: Any, resets: Any, reset_to_initial: bool
+) -> Batch:
+    """What `forward` was called with, where torch can neither run the layer nor refuse it in our place."""
+    if lengths is not None or resets is not None:
+        return padded_batch(layer, input, hx, lengths, resets, reset_to_initial)
+    if isinstance(input, PackedSequence):
+        data, sizes, order, _ = input
+        if hx is not None and order is not None:
+            turned = [
+                state.index_select(1, order) for state in (hx if isinstance(hx, (tuple, list)) else (hx,))
+            ]
+            hx = tuple(turned) if layer.has_cell_state else turned[0]
+        if hx is not None:
+            layer._update_flat_weights()
+            layer.check_forward_args(data, hx, sizes)
+        initial = () if hx is None else tuple(hx) if layer.has_cell_state else (hx,)
+        return Batch(data, initial, Steps(batch_sizes=sizes), input)
+    if input.dim() == 2:
+        axis = 0 if layer.batch_first else 1
+        states = () if hx is None else tuple(hx) if layer.has_cell_state else (hx,)
+        if any(state.dim() != 2 for state in states):
+            found = ", ".join(f"{state.dim()}-D" for state in states)
+            raise RuntimeError(f"For unbatched 2-D input, hx should also be 2-D but got {found} tensors")
+        states = tuple(state.unsqueeze(1) for state in states)
+        given = None if hx is None else states if layer.has_cell_state else states[0]
+        return _checked(layer, input.unsqueeze(axis), given, None, None, False)._replace(unbatched=True)
+    return _checked(layer, input, hx, None, None, False)
+
+
 def _checked(
     layer: torch.nn.RNNBase, input: Tensor, hx: Any, lengths: Any, resets: Any, reset_to_initial: bool
 ) -> Batch:
@@ -208,10 +253,11 @@ def _checked_states(layer: torch.nn.RNNBase, input: Tensor, hx: Any) -> tuple[Te
     layer._update_flat_weights()  # torch's checks read them, and functional_call may have changed them
     h_size = layer.get_expected_hidden_size(input, None)
     states: tuple[Tensor, ...]
-    if isinstance(layer, torch.nn.LSTM):
-        c_size = layer.get_expected_cell_size(input, None)
+    checks: Any = layer
+    if layer.has_cell_state:
+        c_size = checks.get_expected_cell_size(input, None)
         states = (input.new_zeros(h_size), input.new_zeros(c_size)) if hx is None else (hx[0], hx[1])
-        layer.check_forward_args(input, states, None)
+        checks.check_forward_args(input, states, None)
     else:
         states = (input.new_zeros(h_size) if hx is None else hx,)
         layer.check_forward_args(input, states[0], None)

@@ -2,7 +2,7 @@
 
 Each subclasses the layer of the same name in `torch.nn`: same constructor, same `state_dict` both ways, same
 results, same errors for the same misuse. On a CPU the native engine runs it (`recurra.engine`); whatever the
-engine does not do goes to torch's kernels or to the plain twin, with the same results. Three things are new:
+engine does not do goes to torch's kernels or to the plain twin, with the same results. New:
 
 * `layer(x, hx, lengths=lengths)`: how many steps of each row count. lengths is (N,), of any integer dtype on
   any device, or a list or array; in any order, zero allowed. Outputs beyond a row's length are zero, final
@@ -16,6 +16,8 @@ engine does not do goes to torch's kernels or to the plain twin, with the same r
   h_n's first axis. Dropout is off in it, as in `eval()`: a trace shows the network, not one draw of noise.
   Autograd goes through a trace as through `forward`.
 
+In training, `recurrent_dropout`, `zoneout` and `weight_drop` of the constructor: see `recurra.nn.noise`.
+
 Shapes (axes: see `recurra.types`): x (T, N, F) or, with `batch_first`, (N, T, F); output (T, N, D·H) or
 (N, T, D·H); h_0, h_n, c_0 and c_n (L·D, N, H). With a projection, P stands for H in output, h_0 and h_n.
 A trace is batch-first whatever `batch_first` says: its gates are (N, T, G, H). So are resets.
@@ -23,14 +25,16 @@ A trace is batch-first whatever `batch_first` says: its gates are (N, T, G, H). 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.nn.inputs import Lengths, batch_of, traced_batch
-from recurra.nn.running import quick, run, traces
+from recurra.nn.noise import regularise, told
+from recurra.nn.running import leaf, quick, run, traces, twin
 from recurra.types import Trace
 
 Input = TypeVar("Input", Tensor, PackedSequence)  # packed in, packed out
@@ -45,6 +49,27 @@ class LSTM(torch.nn.LSTM):
         output, (h_n, c_n) = layer(x, lengths=[5, 2])      # x (2, 5, 3), output (2, 5, 16)
         forget = layer.trace(x, lengths=[5, 2])[0].gate("forget")      # (2, 5, 8)
     """
+
+    has_cell_state = True
+    # on the class, so that a layer that `accelerate` swapped has them too
+    recurrent_dropout = weight_drop = 0.0
+    zoneout = (0.0, 0.0)  # of the hidden state, of the cell state
+
+    def __init__(
+        self,
+        *sizes: Any,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
+        weight_drop: float = 0.0,
+        **options: Any,
+    ) -> None:
+        """torch's arguments, and the probabilities of `recurra.nn.noise`. Raises ValueError for bad ones."""
+        super().__init__(*sizes, **options)
+        regularise(self, recurrent_dropout, zoneout, weight_drop)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows."""
+        return super().extra_repr() + told(self)
 
     def forward(
         self,
@@ -65,11 +90,16 @@ class LSTM(torch.nn.LSTM):
         """
         if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
             return done[0], done[1:]
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx, lengths=lengths, resets=resets, reset_to_initial=reset_to_initial)
         batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
         if batch is None:
             return super().forward(input, hx)
         output, h_n, c_n = run(self, batch, recompute)
         return output, (h_n, c_n)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return twin(self)
 
     def trace(
         self,
@@ -99,6 +129,27 @@ class GRU(torch.nn.GRU):
         update = layer.trace(x, lengths=[5, 2])[0].gate("update")      # (2, 5, 8)
     """
 
+    has_cell_state = False
+    # on the class, so that a layer that `accelerate` swapped has them too
+    recurrent_dropout = weight_drop = 0.0
+    zoneout = (0.0, 0.0)  # of the hidden state, of the cell state
+
+    def __init__(
+        self,
+        *sizes: Any,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        weight_drop: float = 0.0,
+        **options: Any,
+    ) -> None:
+        """torch's arguments, and the probabilities of `recurra.nn.noise`. Raises ValueError for bad ones."""
+        super().__init__(*sizes, **options)
+        regularise(self, recurrent_dropout, zoneout, weight_drop)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows."""
+        return super().extra_repr() + told(self)
+
     def forward(
         self,
         input: Input,
@@ -118,11 +169,16 @@ class GRU(torch.nn.GRU):
         """
         if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
             return done[0], done[1]
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx, lengths=lengths, resets=resets, reset_to_initial=reset_to_initial)
         batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
         if batch is None:
             return super().forward(input, hx)
         output, h_n = run(self, batch, recompute)
         return output, h_n
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return twin(self)
 
     def trace(
         self,
@@ -152,6 +208,27 @@ class RNN(torch.nn.RNN):
         hidden = layer.trace(x, lengths=[5, 2])[0].hidden      # (2, 5, 8)
     """
 
+    has_cell_state = False
+    # on the class, so that a layer that `accelerate` swapped has them too
+    recurrent_dropout = weight_drop = 0.0
+    zoneout = (0.0, 0.0)  # of the hidden state, of the cell state
+
+    def __init__(
+        self,
+        *sizes: Any,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        weight_drop: float = 0.0,
+        **options: Any,
+    ) -> None:
+        """torch's arguments, and the probabilities of `recurra.nn.noise`. Raises ValueError for bad ones."""
+        super().__init__(*sizes, **options)
+        regularise(self, recurrent_dropout, zoneout, weight_drop)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows."""
+        return super().extra_repr() + told(self)
+
     def forward(
         self,
         input: Input,
@@ -171,11 +248,16 @@ class RNN(torch.nn.RNN):
         """
         if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
             return done[0], done[1]
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx, lengths=lengths, resets=resets, reset_to_initial=reset_to_initial)
         batch = batch_of(self, input, hx, lengths, resets, reset_to_initial)
         if batch is None:
             return super().forward(input, hx)
         output, h_n = run(self, batch, recompute)
         return output, h_n
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return twin(self)
 
     def trace(
         self,

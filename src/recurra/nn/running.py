@@ -10,24 +10,32 @@ from torch import Tensor
 from torch.nn.functional import dropout as drop
 from torch.nn.utils.rnn import PackedSequence
 
+from recurra.engine.noise import Noise
 from recurra.engine.scan import scan, scan_natively, transformed
 from recurra.engine.stack import Stack, Steps
 from recurra.engine.states import states
 from recurra.engine.step import step
 from recurra.nn.inputs import Batch, stack_of, torch_must, weights_of
+from recurra.nn.noise import drop_weights, is_noisy, noise_of
 from recurra.types import GRU_GATES, LSTM_GATES, Trace
 
-_GATES = {"LSTM": LSTM_GATES, "GRU": GRU_GATES}
+_GATES = {
+    "lstm": LSTM_GATES,
+    "gru": GRU_GATES,
+    "peephole": LSTM_GATES,
+    "coupled": ("forget", "candidate", "output"),
+}
 
 
 def run(layer: torch.nn.RNNBase, batch: Batch, recompute: bool) -> tuple[Any, ...]:
     """The output in the input's form, and the final states: h_n, and for an LSTM c_n."""
-    stack, weights = stack_of(layer), weights_of(layer)
+    stack, weights = stack_of(layer), drop_weights(layer, weights_of(layer))
+    noise = noise_of(layer, layer.training)
     probability = layer.dropout if layer.training else 0.0
     if layer.num_layers > 1 and (probability > 0 or recompute):
-        output, *finals = _layer_by_layer(stack, batch, weights, probability, recompute)
+        output, *finals = _layer_by_layer(stack, batch, weights, probability, recompute, noise)
     else:
-        output, *finals = scan(stack, batch.x, batch.initial, weights, batch.steps, recompute)
+        output, *finals = scan(stack, batch.x, batch.initial, weights, batch.steps, recompute, noise)
     if batch.packed is not None:
         _, sizes, order, back = batch.packed
         if back is not None:
@@ -39,7 +47,7 @@ def run(layer: torch.nn.RNNBase, batch: Batch, recompute: bool) -> tuple[Any, ..
 
 
 def _layer_by_layer(
-    stack: Stack, batch: Batch, weights: Any, probability: float, recompute: bool
+    stack: Stack, batch: Batch, weights: Any, probability: float, recompute: bool, noise: Noise | None
 ) -> tuple[Tensor, ...]:
     """With dropout between layers, or with the gates of no more than one layer at a time in backward.
 
@@ -55,7 +63,8 @@ def _layer_by_layer(
             below = drop(below, probability)
         initial = [state[layer * places : (layer + 1) * places] for state in batch.initial]
         own = weights[layer * each : (layer + 1) * each]
-        below, *ends = scan(one, below, initial, own, batch.steps, recompute)
+        here = None if noise is None else noise._replace(layer=layer)
+        below, *ends = scan(one, below, initial, own, batch.steps, recompute, here)
         finals.append(tuple(ends))
     output = below.transpose(0, 1) if turned else below
     return output, *(torch.cat(ends) for ends in zip(*finals, strict=True))
@@ -68,8 +77,9 @@ def traces(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Trace, ...]:
     lengths = batch.steps.lengths
     if lengths is None:
         lengths = torch.full((rows,), length, device=batch.x.device)
-    found = states(stack, batch.x, batch.initial, weights_of(layer), batch.steps)
-    names = _GATES.get(layer.mode, ())
+    noise = noise_of(layer, training=False)
+    found = states(stack, batch.x, batch.initial, weights_of(layer), batch.steps, noise)
+    names = _GATES.get(stack.kind, ())
     return tuple(
         Trace(
             place // stack.directions,
@@ -84,6 +94,21 @@ def traces(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Trace, ...]:
     )
 
 
+def leaf(layer: torch.nn.Module, input: Any, hx: Any, **options: Any) -> Any:
+    """The call of this layer as one node of the graph that `torch.fx` records, as torch's own layers are."""
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    path = input.tracer.path_of_module(layer)
+    return input.tracer.create_proxy("call_module", path, (input, hx), given)
+
+
+def twin(layer: torch.nn.Module) -> torch.nn.Module:
+    """torch's layer on the very same weights, which `torch.jit.script` compiles in this one's place."""
+    kind = next(base for base in type(layer).__mro__ if base.__module__.startswith("torch.nn.modules"))
+    plain: torch.nn.Module = torch.nn.Module.__new__(kind)
+    plain.__dict__ = layer.__dict__.copy()
+    return plain
+
+
 def quick(layer: torch.nn.RNNBase, input: Any, hx: Any, recompute: bool) -> tuple[Any, ...] | None:
     """Output and final states of a plain batch in float32 on a CPU, the call that is made most.
 
@@ -91,12 +116,12 @@ def quick(layer: torch.nn.RNNBase, input: Any, hx: Any, recompute: bool) -> tupl
     """
     if type(input) is not Tensor or torch.compiler.is_compiling() or torch_must() or transformed():
         return None
-    if layer.num_layers > 1 and (recompute or (layer.training and layer.dropout > 0)):
+    if is_noisy(layer) or (layer.num_layers > 1 and (recompute or (layer.training and layer.dropout > 0))):
         return None
     states: Any = ()
     if hx is not None:
-        states = hx if layer.mode == "LSTM" else (hx,)
-        if type(states) is not tuple or not all(type(state) is Tensor for state in states):
+        states = hx if layer.has_cell_state else (hx,)
+        if type(states) is not tuple or not states or not all(type(s) is Tensor for s in states):
             return None
     stack, shape = stack_of(layer), input.shape
     if not torch.is_grad_enabled() and layer.num_layers == 1 and 1 in shape[:-1]:
@@ -109,7 +134,7 @@ def quick(layer: torch.nn.RNNBase, input: Any, hx: Any, recompute: bool) -> tupl
         places, rows = stack.depth * stack.directions, shape[0 if layer.batch_first else 1]
         if states[0].shape != (places, rows, stack.state):
             return None
-        if layer.mode == "LSTM" and (len(states) != 2 or states[1].shape != (places, rows, stack.hidden)):
+        if layer.has_cell_state and (len(states) != 2 or states[1].shape != (places, rows, stack.hidden)):
             return None
     return scan_natively(stack, input, states, weights_of(layer), Steps(), recompute)
 
