@@ -145,7 +145,7 @@ void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     for (i64 v = b.states.first; v < b.states.last; v++) {
         const i64 column = v * lanes, n = smaller(lanes, state - column);
         V dh = goes_on ? load(to + column) : ends ? load(ends + column, n) : V{};
-        if (goes_on && b.drops()) dh *= load(b.shared.factors + rank * b.state_width() + column);
+        if (goes_on && b.drops()) dh = dropped(dh, load(b.shared.factors + rank * b.state_width() + column));
         if (through) dh += load(through + column);
         if constexpr (C::carries_hidden) dh += load(b.shared.carry + rank * b.layout.cell_width() + column);
         if (cut) {
@@ -227,7 +227,8 @@ void reach_start(const Backward<C>& b, i64 rank) {
         for (i64 v = b.states.first; v < b.states.last; v++) {
             const i64 column = v * lanes, n = smaller(lanes, state - column);
             V dh = from ? load(from + column, n) : V{};
-            if (goes_on && b.drops()) dh *= load(b.shared.factors + rank * b.state_width() + column);
+            if (goes_on && b.drops())
+                dh = dropped(dh, load(b.shared.factors + rank * b.state_width() + column));
             if (goes_on && b.zones_hidden()) dh += load(b.shared.through + rank * b.state_width() + column);
             add(d.d_h_0 + row * state + column, C::carries_hidden ? dh + load(carry + column) : dh, n);
         }

@@ -244,7 +244,7 @@ void place_forward(const Forward<C>& f, ForwardRows& rows, i64 step, i64 count, 
             const float* factors = f.shared.factors + rank * f.state_width();
             for (i64 column = 0; column < state; column += lanes) {
                 const V h = load(rows.h[i] + column, smaller(lanes, state - column));
-                store(masked + column, h * load(factors + column));
+                store(masked + column, dropped(h, load(factors + column)));
             }
             rows.left[i] = masked;
         }

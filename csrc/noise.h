@@ -80,6 +80,9 @@ struct Zone {
     RECURRA_INLINE V part_now(V d) const { return drawn ? (stays ? V{} : d) : (1.0f - p) * d; }
 };
 
+// v times a factor of recurrent dropout; 0 where that is 0, whatever v is.
+RECURRA_INLINE V dropped(V v, V factor) { return factor == V{} ? V{} : v * factor; }
+
 // Draws for one row of one layer and direction.
 struct Draws {
     const Noise& noise;

@@ -284,9 +284,10 @@ void backward_weights(const Backward<C>& b, const SumRoom& room, float* scratch)
         if (step > 0 && !reset) h_before = at(b.layer.y, row, b.reading.time(rank, step - 1));
         if (b.drops()) {
             const float* factors = b.shared.factors + rank * b.state_width();
-            for (i64 column = 0; column < state; column += lanes)
-                store(scratch + column,
-                      load(h_before + column, smaller(lanes, state - column)) * load(factors + column));
+            for (i64 column = 0; column < state; column += lanes) {
+                const V h = load(h_before + column, smaller(lanes, state - column));
+                store(scratch + column, dropped(h, load(factors + column)));
+            }
             h_before = scratch;
         }
         pieces[0] = {(const Element*)at(b.layer.x, row, b.reading.time(rank, step)), features};

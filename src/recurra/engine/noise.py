@@ -134,7 +134,8 @@ def philox(
 
     Philox4x32 with 7 rounds (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
     2011). unit, time, row: int64, 0 to 2³² - 1, of shapes that broadcast; stream likewise. seed: 0 to
-    2⁶⁴ - 1, the low half first, or a tensor () int64 of the same bits. Each word is int64, 0 to 2³² - 1, on the device of `unit`.
+    2⁶⁴ - 1, the low half first, or a tensor () int64 of the same bits. Each word is int64, 0 to
+    2³² - 1, on the device of `unit`.
 
     For example::
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -25,12 +24,12 @@ class Stack:
     bias: bool = True
     batch_first: bool = True
 
-    @cached_property
+    @property
     def state(self) -> int:
         """The hidden state's size: P, or H without a projection."""
         return self.projection or self.hidden
 
-    @cached_property
+    @property
     def weights_each(self) -> int:
         """Weights of one layer in one direction: w_ih, w_hh, b_ih, b_hh, w_hr, peepholes, where they are."""
         return 2 + 2 * self.bias + (self.projection > 0) + (self.kind == "peephole")

@@ -58,8 +58,8 @@ def peephole_lstm(
 ) -> LSTMStates:
     """One LSTM layer in one direction whose gates see the cell state.
 
-    Gers and Schmidhuber (2000); Gers, Schraudolph and Schmidhuber (2002). At each step, from the input x_t, the
-    hidden state h and the cell state c of the step read before::
+    Gers and Schmidhuber (2000); Gers, Schraudolph and Schmidhuber (2002). At each step, from the input
+    x_t, the hidden state h and the cell state c of the step read before::
 
         i_t = σ(W_i x_t + R_i h + p_i ⊙ c + b_i)      input gate
         f_t = σ(W_f x_t + R_f h + p_f ⊙ c + b_f)      forget gate
