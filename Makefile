@@ -62,7 +62,7 @@ build/sanitize-%: FORCE
 	@echo "$*:"; UBSAN_OPTIONS=print_stacktrace=1 $@/fuzz $(PROBLEMS)
 
 # An emulated CPU must choose the kernels that it can run, and give the same bits as this one with them.
-emulate: ## random problems on emulated CPUs without AVX-512, and without AVX
+emulate: ## random problems on emulated CPUs: without AVX-512, without AVX, and on ARM
 	@command -v qemu-x86_64 > /dev/null || { echo "Skipped: this needs qemu-x86_64 (qemu-user)."; exit 0; }; \
 	test "$$(uname -m)" = x86_64 || { echo "Skipped: this needs an x86-64 machine."; exit 0; }; \
 	{ $(FUZZ) -B build/fuzz -DCMAKE_BUILD_TYPE=Release > build/fuzz.log && \
@@ -72,6 +72,12 @@ emulate: ## random problems on emulated CPUs without AVX-512, and without AVX
 	echo "$${pair%:*}: $$emulated"; \
 	test "$$emulated" = "$$here" || { echo "This CPU with RECURRA_ISA=$${pair#*:}: $$here. Expected the same." >&2; exit 1; }; \
 	done
+	@command -v qemu-aarch64 > /dev/null && command -v aarch64-linux-gnu-g++ > /dev/null || \
+	{ echo "ARM skipped: this needs qemu-aarch64 and aarch64-linux-gnu-g++."; exit 0; }; \
+	{ $(FUZZ) -B build/fuzz-arm -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static > build/fuzz-arm.log && \
+	cmake --build build/fuzz-arm --parallel 2 >> build/fuzz-arm.log 2>&1; } || { cat build/fuzz-arm.log >&2; exit 1; }; \
+	echo "ARM: $$(qemu-aarch64 build/fuzz-arm/fuzz 40 all)"
 
 FORCE:
 

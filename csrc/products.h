@@ -6,9 +6,10 @@
 namespace recurra::RECURRA_ISA {
 namespace {
 
-constexpr int sum_rows =
-    many_registers ? 8 : 4;  // a tile of the weights' gradient: 8 × 3 vectors of sums, or 4 × 3
-constexpr int sum_vectors = 3;
+// A tile of the weights' gradient: 8 × 3 vectors of sums where there are 32 registers, 4 × 6 of short
+// vectors, and 4 × 3 with 16 registers.
+constexpr int sum_rows = many_registers && lanes >= 8 ? 8 : 4;
+constexpr int sum_vectors = many_registers && lanes < 8 ? 6 : 3;
 constexpr int sum_columns = sum_vectors * lanes;
 constexpr i64 words_at_once = 384;  // of one or two entries each
 constexpr i64 entries_at_once = words_at_once * per_word;

@@ -35,8 +35,9 @@ class Trace:
     layer: which layer, 0 the lowest.
     reverse: True for the direction that reads each row from its own end to its start.
     gate_names: (G,) names in the order of `gates`; empty for a plain RNN, which has no gates.
-    gates: (N, T, G, H) activated gates, so a sigmoid gate lies in 0..1 and a candidate in -1..1.
-    cell: (N, T, H) cell states, or None where the cell has none (GRU, RNN).
+    gates: (N, T, G, H) activated gates, so a sigmoid gate lies in 0..1 and a candidate in -1..1 (but not the
+        candidates of MinGRU, MinLSTM and MLSTM, nor MLSTM's input gate).
+    cell: (N, T, H) cell states, or None where the cell has none (GRU, RNN, MinGRU, MinLSTM, MLSTM).
     hidden: (N, T, H), or (N, T, P) where projected: hidden states, the layer's output.
     lengths: (N,) int64, each row's own length.
     """

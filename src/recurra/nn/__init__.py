@@ -9,6 +9,8 @@ from recurra.nn import init
 from recurra.nn.attention import AdditiveAttention, DotAttention, GeneralAttention, LocationAttention, Memory
 from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
 from recurra.nn.crf import CRF, Allowed, bio_constraints, bioes_constraints
+from recurra.nn.matrix_memory import MLSTM
+from recurra.nn.minimal import MinGRU, MinLSTM
 from recurra.nn.pooling import AttentionPooling, Pooling, pool_last, pool_max, pool_mean
 from recurra.nn.recurrent import GRU, LSTM, RNN
 from recurra.nn.variants import CoupledLSTM, PeepholeLSTM
@@ -17,6 +19,7 @@ __all__ = [
     "CRF",
     "GRU",
     "LSTM",
+    "MLSTM",
     "RNN",
     "AdditiveAttention",
     "Allowed",
@@ -28,6 +31,8 @@ __all__ = [
     "LSTMCell",
     "LocationAttention",
     "Memory",
+    "MinGRU",
+    "MinLSTM",
     "PeepholeLSTM",
     "Pooling",
     "RNNCell",

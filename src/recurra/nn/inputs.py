@@ -225,14 +225,14 @@ def _checked(
     steps = Steps(
         lengths=None
         if lengths is None
-        else checked_lengths(lengths, x, "the input", _read_as(layer.batch_first)),
-        resets=None if resets is None else _checked_resets(resets, x),
+        else checked_lengths(lengths, x, "the input", read_as(layer.batch_first)),
+        resets=None if resets is None else checked_resets(resets, x),
         reset_to_initial=reset_to_initial,
     )
     return Batch(input, initial, steps)
 
 
-def _checked_resets(resets: Any, x: Tensor) -> Tensor:
+def checked_resets(resets: Any, x: Tensor) -> Tensor:
     """resets as (N, T) bool on the device of x (N, T, F). Raises ValueError."""
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
         kind = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
@@ -270,7 +270,7 @@ def _checked_states(layer: torch.nn.RNNBase, input: Tensor, hx: Any) -> tuple[Te
     return states
 
 
-def _read_as(batch_first: bool) -> str:
+def read_as(batch_first: bool) -> str:
     axes = "(N, T, F), as batch_first is True" if batch_first else "(T, N, F), as batch_first is False"
     return f"the input was read as {axes}: give each row a length, or change batch_first"
 

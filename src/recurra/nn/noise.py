@@ -3,7 +3,7 @@
 * recurrent dropout: what the gates read of h is dropped, the same units at all steps of a row (Gal and
   Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", 2016);
 * zoneout: units of h, and apart from them of c, keep the value of the step before (Krueger et al., "Zoneout:
-  regularizing RNNs by randomly preserving hidden activations", 2017, eqs. 1 and 2). Out of training the
+  regularizing RNNs by randomly preserving hidden activations", 2017). Out of training the
   expectation is taken instead;
 * weight drop: single recurrent weights are dropped, the same at all steps of a batch (DropConnect, in Merity
   et al., "Regularizing and optimizing LSTM language models", 2018).
