@@ -249,6 +249,27 @@ def test_misuse_of_a_variant_raises_what_torchs_lstm_raises(kind: str) -> None:
         make(kind, 5, 7, proj_size=7)
 
 
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_the_engine_all_is_there(kind: str, grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no compiler was: the plain twin, and torch's kernels, give the same."""
+    noisy, x = make(kind, 5, 7, num_layers=2, zoneout=0.3).eval(), torch.randn(9, 3, 5)
+    silent, single = make(kind, 5, 7), torch.randn(1, 3, 5)
+    lengths = torch.tensor([4, 0, 9])
+    with torch.set_grad_enabled(grad):
+
+        def all_of_them() -> list[Tensor]:
+            calls = noisy(x), noisy(x, lengths=lengths), silent(x), silent(x, lengths=lengths), silent(single)
+            return [*tensors(calls), *(t for trace in silent.trace(x) for t in (trace.gates, trace.hidden))]
+
+        expected = all_of_them()
+        monkeypatch.setattr(native, "_module", None)
+        monkeypatch.setattr(native, "_kernels", None)
+        found = all_of_them()
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
 @needs_engine
 @pytest.mark.parametrize("kind", ["PeepholeLSTM", "CoupledLSTM"])
 def test_one_step_of_a_variant_is_a_step_of_the_whole(kind: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import dropout as drop
 from torch.nn.utils.rnn import PackedSequence
 
+from recurra.engine import native
 from recurra.engine.noise import Noise
 from recurra.engine.scan import scan, scan_natively, transformed
 from recurra.engine.stack import Stack, Steps
@@ -114,7 +115,9 @@ def quick(layer: torch.nn.RNNBase, input: Any, hx: Any, recompute: bool) -> tupl
 
     None for every other one, so that nothing is decided here: `batch_of` and `run` know what to do.
     """
-    if type(input) is not Tensor or torch.compiler.is_compiling() or torch_must() or transformed():
+    if type(input) is not Tensor or native.kernels() is None:
+        return None
+    if torch.compiler.is_compiling() or torch_must() or transformed():
         return None
     if is_noisy(layer) or (layer.num_layers > 1 and (recompute or (layer.training and layer.dropout > 0))):
         return None
