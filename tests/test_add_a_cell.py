@@ -58,7 +58,8 @@ extern "C" void run(const int64_t* sizes, const int64_t* lengths, const uint8_t*
 extern "C" void step(int64_t rows, int64_t features, int64_t hidden, const float* x, const float* h,
                      const float* const* w, float* h_out) {
     kernels_for("generic").step(
-        UGRNN, {rows, features, hidden, x, h, nullptr, w[0], w[1], w[2], w[3], nullptr, h_out, nullptr, nullptr});
+        UGRNN, {rows, features, hidden, x, h, nullptr, w[0], w[1], w[2], w[3], nullptr, h_out, nullptr,
+                nullptr});
 }
 """
 

@@ -13,6 +13,7 @@ from recurra.nn.matrix_memory import MLSTM
 from recurra.nn.minimal import MinGRU, MinLSTM
 from recurra.nn.pooling import AttentionPooling, Pooling, pool_last, pool_max, pool_mean
 from recurra.nn.recurrent import GRU, LSTM, RNN
+from recurra.nn.stacked import Stacked
 from recurra.nn.variants import CoupledLSTM, PeepholeLSTM
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "PeepholeLSTM",
     "Pooling",
     "RNNCell",
+    "Stacked",
     "bio_constraints",
     "bioes_constraints",
     "init",
