@@ -205,3 +205,18 @@ def test_parameters_that_something_replaced() -> None:
         ValueError, match=r"^layer: expected the parameters weight_ih_l0, .*got .*weight_hh_g"
     ):
         to_torch(layer)
+
+
+@pytest.mark.parametrize(
+    "option", [{"zoneout": 0.1}, {"recurrent_dropout": 0.2}, {"weight_drop": 0.3}], ids=str
+)
+def test_noise_that_others_do_not_have(option: dict[str, float]) -> None:
+    (name,) = option
+    layer = nn.LSTM(F, H, **option)
+    for convert in (to_torch, to_keras, to_onnx):
+        with pytest.raises(
+            ValueError, match=f"^layer: expected {name} of 0, for the other layer has none, got"
+        ):
+            convert(layer)
+    setattr(layer, name, (0.0, 0.0) if name == "zoneout" else 0.0)
+    assert type(to_torch(layer)) is torch.nn.LSTM

@@ -35,6 +35,7 @@ from torch import nn
 
 from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
 from recurra.nn.inputs import weights_of
+from recurra.nn.noise import refuse_noise
 from recurra.nn.recurrent import GRU, LSTM, RNN
 
 Array: TypeAlias = NDArray[Any]
@@ -321,6 +322,7 @@ def _names_of(layer: Any, classes: tuple[Any, ...]) -> list[str]:
             f"layer: expected {known} of recurra.nn or torch.nn, got {type(layer).__name__}{why}; "
             "remove its parametrizations, or load its state_dict into one of these"
         )
+    refuse_noise(layer)
     own = [name for name, weight in layer._parameters.items() if weight is not None]
     cell = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"][: 4 if layer.bias else 2]
     names: list[str] = layer._flat_weights_names if isinstance(layer, nn.RNNBase) else cell

@@ -48,6 +48,18 @@ def regularise(layer: Any, recurrent_dropout: Any, zoneout: Any, weight_drop: An
     layer.zoneout = (hidden, cell if layer.has_cell_state else 0.0)
 
 
+def refuse_noise(layer: Any) -> None:
+    """Raises ValueError for a layer with any of this, which other packages' layers do not do."""
+    names = ("recurrent_dropout", "zoneout", "weight_drop")
+    had = {name: getattr(layer, name, 0.0) for name in names}
+    for name, chance in had.items():
+        if chance not in (0.0, (0.0, 0.0)):
+            raise ValueError(
+                f"layer: expected {name} of 0, for the other layer has none, got {chance}; "
+                f"set {name} to 0 on a copy if its results may differ"
+            )
+
+
 def is_noisy(layer: Any) -> bool:
     """Whether a call of this layer, in its mode, does anything of this to itself."""
     if layer.zoneout != (0.0, 0.0):
