@@ -135,6 +135,7 @@ std::unique_ptr<Call> Call::of(const Kernels& kernels, const Stack& stack, const
     call->reset_to_initial_ = reset_to_initial;
     call->places_ = room_for_all ? call->rows() * call->length() : call->schedule_->entries();
     call->check_shapes();
+    call->check_resets();
     call->choose_threads(threads);
     return call;
 }
@@ -263,6 +264,14 @@ void Call::check_shapes() const {
         if (stack_.projection) check(stack_.place_of_w_hr(), "w_hr", {stack_.projection, stack_.hidden});
         if (stack_.cell == PEEPHOLE) check(stack_.place_of_peepholes(), "peepholes", {3, stack_.hidden});
     }
+}
+
+void Call::check_resets() const {
+    if (resets_.is_none()) return;
+    const nb::object shape = nb::steal(PySequence_Tuple(resets_.attr("shape").ptr()));
+    if (!shape.equal(nb::make_tuple(rows(), length())))
+        throw std::invalid_argument("resets: expected shape " + text({rows(), length()}) + ", got " +
+                                    text(resets_) + "; give it that shape");
 }
 
 void Call::choose_threads(const Threads& threads) {

@@ -87,6 +87,7 @@ private:
     bool read_weights(const nb::object& weights);
     void check_x() const;
     void check_shapes() const;
+    void check_resets() const;
     void check_kept(const std::vector<Given>& kept) const;
     void choose_threads(const Threads& threads);
     Problem problem(std::vector<Layer>& layers) const;

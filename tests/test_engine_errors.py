@@ -278,6 +278,15 @@ def test_a_packed_x_of_another_size(entries: int) -> None:
         run(packed(torch.tensor([3, 2, 1]), entries))
 
 
+def test_resets_of_another_shape_beside_batch_sizes() -> None:
+    case = packed(torch.tensor([3, 2, 1]), 6)
+    run(replace(case, steps=case.steps._replace(resets=torch.ones(3, 3, dtype=torch.bool))))
+    for shape in ((3, 2), (2, 3), (9,), (3, 3, 1), ()):
+        steps = case.steps._replace(resets=torch.ones(shape, dtype=torch.bool))
+        with pytest.raises(ValueError, match=r"resets: expected shape \(3, 3\), got"):
+            run(replace(case, steps=steps))
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.int32, torch.int8, torch.uint8, torch.float32, torch.float64, torch.bool]
 )

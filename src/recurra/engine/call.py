@@ -40,7 +40,8 @@ def call(
     if steps.lengths is not None or steps.batch_sizes is not None:
         schedule = _schedule(stack, x, steps)
     if steps.resets is not None:
-        resets = _resets(stack, x, steps.resets)
+        # a copy, for backward reads them again, and autograd does not watch them
+        resets = steps.resets.to("cpu", torch.bool, copy=True).contiguous()
     return native.kernels().call(
         native_stack(stack),
         x,
@@ -97,14 +98,6 @@ def _schedule(stack: Stack, x: Tensor, steps: Steps) -> Any:
     lengths = lengths.to("cpu", torch.int64).contiguous()
     _expect("lengths", lengths, (rows,))
     return native.schedule(rows, length, lengths)
-
-
-def _resets(stack: Stack, x: Tensor, resets: Tensor) -> Tensor:
-    # a copy, for backward reads them again, and autograd does not watch them
-    copied = resets.to("cpu", torch.bool, copy=True).contiguous()
-    if x.dim() == 3:
-        _expect("resets", copied, _rows_and_steps(stack, x))
-    return copied
 
 
 def _rows_and_steps(stack: Stack, x: Tensor) -> tuple[int, int]:
