@@ -115,9 +115,9 @@ def quick(layer: torch.nn.RNNBase, input: Any, hx: Any, recompute: bool) -> tupl
 
     None for every other one, so that nothing is decided here: `batch_of` and `run` know what to do.
     """
-    if type(input) is not Tensor or native.kernels() is None:
+    if type(input) is not Tensor or torch.compiler.is_compiling() or torch_must() or transformed():
         return None
-    if torch.compiler.is_compiling() or torch_must() or transformed():
+    if native.kernels() is None:
         return None
     if is_noisy(layer) or (layer.num_layers > 1 and (recompute or (layer.training and layer.dropout > 0))):
         return None
