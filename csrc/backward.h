@@ -20,14 +20,31 @@ struct BackwardShared {
     float* delta;               // (entries, delta_width) gradients of the pre-activations, in words
     float* d_hidden;            // (entries, state_width) gradients of projected hidden states
     float* d_state;             // (N, state_width) by rank: gradient of the hidden state
-    float* d_shown;             // (N, cell_width) by rank: of what the projection multiplies
+    float* d_shown;             // (N, unit_width) by rank: of what the projection multiplies
     float* carry;               // (N, cell_width) by rank: what the cell passes back beside the hidden state
     float* through;             // (N, state_width) by rank: what zoneout passes back of the hidden state's
     float* factors;             // (N, state_width) by rank: of recurrent dropout
+    float* c_0;                 // (N, cell_width) by rank: initial cell states, where a unit has several
+    float* sums;                // (N, 2, 4 + own rows, unit_width) by rank: see normed.h
     const float* zeros;
     const void** tables;
 };
 constexpr int backward_tables = 2;
+
+// Adds to the gradient of the initial state (columns of one vector).
+RECURRA_INLINE void add(float* to, V v, i64 n) {
+    if (to) store(to, load(to, n) + v, n);
+}
+
+// Where one row's numbers lie at one step; null where the cell has none.
+struct BackwardRow {
+    const float *c, *c_before, *h_before, *gates;
+    const float* dh;  // of what the cell shows
+    float *carry, *delta;
+    float* d_initial;  // of the cell state, where this step's ends at it
+    i64 row, time;
+    bool cut;  // nothing of the step after reaches this one's cell state
+};
 
 template <class C>
 struct Backward {
@@ -40,15 +57,19 @@ struct Backward {
     Part part;
     Layout<C> layout;
     Share units, states;  // vectors of units, and of hidden states, this thread's
+    float* scratch;       // this thread's
 
     i64 state() const { return state_size(problem); }
-    i64 delta_width() const { return words(layout.gates_width()) + delta_gap; }
+    // Rows of this thread's part that it does alone.
+    i64 first_row() const { return part.by_units ? team.id : 0; }
+    i64 row_step() const { return part.by_units ? team.size : 1; }
+    i64 delta_width() const { return words(layout.delta_width()) + delta_gap; }
     // The gates of a row as the left factor of the product that gives the state's, or the input's, gradient.
-    static constexpr i64 unit_vector = C::slots * lanes;
+    static constexpr i64 unit_vector = Layout<C>::deltas * lanes;
     Runs h_runs() const { return runs(Layout<C>::h_slots); }
     Runs x_runs() const { return runs(Layout<C>::x_slots); }
     Runs runs(i64 used) const {
-        if (used == C::slots) return {1, words(layout.gates_width()), 0};
+        if (used == Layout<C>::deltas) return {1, words(layout.delta_width()), 0};
         return {layout.vectors(), words(used * lanes), words(unit_vector)};
     }
     Panels h_panels() const {
@@ -61,7 +82,7 @@ struct Backward {
     i64 state_width() const { return round_up(state(), lanes); }
     bool drops() const { return !pairs && problem.noise.drawn && problem.noise.recurrent_dropout > 0.0f; }
     bool zones_hidden() const { return !pairs && problem.noise.zoneout_hidden > 0.0f; }
-    bool zones_cell() const { return !pairs && C::has_cell && problem.noise.zoneout_cell > 0.0f; }
+    bool zones_cell() const { return !pairs && C::cells == 1 && problem.noise.zoneout_cell > 0.0f; }
     Draws draws(i64 row) const { return {problem.noise, static_cast<uint32_t>(row), direction.stream}; }
     // The cell state before a step; null where the cell has none.
     const float* cell_before(i64 rank, i64 step) const {
@@ -69,10 +90,27 @@ struct Backward {
         const bool reset = reading.resets_before(rank, step);
         if (step > 0 && !reset) return direction.cell + reading.entry(rank, step - 1) * layout.cell_width();
         const bool initial = !reset || problem.schedule.reset_to_initial;
-        return initial && direction.c_0 ? direction.c_0 + reading.row(rank) * layout.hidden : shared.zeros;
+        if (!initial || !direction.c_0) return shared.zeros;
+        if (C::cells > 1) return shared.c_0 + rank * layout.cell_width();
+        return direction.c_0 + reading.row(rank) * layout.hidden;
     }
     float* delta(i64 rank, i64 step) const {
         return shared.delta + reading.entry(rank, step) * delta_width();
+    }
+    // What the step after carries to this one's cell state in unit vector v, less what zoneout lets stay with
+    // the step before.
+    RECURRA_INLINE V carried(const BackwardRow& at, i64 v, V& stays, i64 k = 0) const {
+        V passed = load(at.carry + layout.cell_at(v, k));
+        if (at.cut) {
+            if (at.d_initial && layout.units(v))
+                add(at.d_initial + k * layout.hidden + v * lanes, passed, layout.units(v));
+            passed = V{};
+        }
+        stays = V{};
+        if (!zones_cell()) return passed;
+        const Zone zone = draws(at.row).cell(at.time, v * lanes);
+        stays = zone.part_before(passed);
+        return zone.part_now(passed);
     }
 };
 
@@ -122,11 +160,6 @@ inline void pack_plain(const Panels& panels, const float* weights, Share share, 
     }
 }
 
-// Adds to the gradient of the initial state (columns of one vector).
-RECURRA_INLINE void add(float* to, V v, i64 n) {
-    if (to) store(to, load(to, n) + v, n);
-}
-
 // The hidden state's gradient at `step`: from the step after or, where the row ends, from h_n; and from the
 // output.
 template <class C>
@@ -147,7 +180,7 @@ void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
         V dh = goes_on ? load(to + column) : ends ? load(ends + column, n) : V{};
         if (goes_on && b.drops()) dh = dropped(dh, load(b.shared.factors + rank * b.state_width() + column));
         if (through) dh += load(through + column);
-        if constexpr (C::carries_hidden) dh += load(b.shared.carry + rank * b.layout.cell_width() + column);
+        if constexpr (C::carries_hidden) dh += load(b.shared.carry + rank * b.layout.unit_width() + column);
         if (cut) {
             if (to_initial) add(d.d_h_0 + row * state + column, dh, n);
             dh = V{};
@@ -163,52 +196,68 @@ void receive(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
     }
 }
 
+template <class C>
+BackwardRow backward_row(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
+    const Direction& d = b.direction;
+    const i64 row = b.reading.row(rank), hidden = b.layout.hidden, state = b.state();
+    const i64 entry = b.reading.entry(rank, step), cell_width = b.layout.cell_width();
+    const bool reset = b.reading.resets_before(rank, step), first = step == 0 || reset;
+    const bool initial = !reset || b.problem.schedule.reset_to_initial;
+    BackwardRow at = {};
+    at.row = row;
+    at.time = b.reading.time(rank, step);
+    at.cut = C::has_cell && goes_on && b.reading.resets_before(rank, step + 1);
+    if (at.cut && b.problem.schedule.reset_to_initial && d.d_c_0)
+        at.d_initial = d.d_c_0 + row * C::cells * hidden;
+    if (C::has_cell) at.c = d.cell + entry * cell_width;
+    at.c_before = b.cell_before(rank, step);
+    if constexpr (C::carries_hidden)
+        at.h_before = !first ? recurra::RECURRA_ISA::at(b.layer.y, row, b.reading.time(rank, step - 1))
+                      : initial && d.h_0 ? d.h_0 + row * words(state)
+                                         : b.shared.zeros;
+    at.dh = b.problem.projection ? b.shared.d_shown + rank * b.layout.unit_width()
+                                 : b.shared.d_state + rank * b.state_width();
+    at.gates = d.gates + entry * b.layout.gates_width();
+    at.carry = b.shared.carry + rank * cell_width;
+    at.delta = b.delta(rank, step);
+    return at;
+}
+
 // From the gradient of what the cell shows to those of its gates, and what the cell passes to the step
 // before.
 template <class C>
 void through_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on) {
-    const Direction& d = b.direction;
-    const i64 row = b.reading.row(rank), hidden = b.layout.hidden, state = b.state();
-    const i64 entry = b.reading.entry(rank, step), cell_width = b.layout.cell_width();
-    const bool cut = C::has_cell && goes_on && b.reading.resets_before(rank, step + 1);
-    const bool to_initial = b.problem.schedule.reset_to_initial && d.d_c_0;
-    const bool reset = b.reading.resets_before(rank, step), first = step == 0 || reset;
-    const bool initial = !reset || b.problem.schedule.reset_to_initial;
-    const float *c = C::has_cell ? d.cell + entry * cell_width : nullptr, *h_before = nullptr;
-    const float* c_before = b.cell_before(rank, step);
-    if constexpr (C::carries_hidden)
-        h_before = !first             ? at(b.layer.y, row, b.reading.time(rank, step - 1))
-                   : initial && d.h_0 ? d.h_0 + row * words(state)
-                                      : b.shared.zeros;
-    const float* dh = b.problem.projection ? b.shared.d_shown + rank * cell_width
-                                           : b.shared.d_state + rank * b.state_width();
-    const float* gates = d.gates + entry * b.layout.gates_width();
-    const bool zones = b.zones_cell();
-    float *carry = b.shared.carry + rank * cell_width, *delta = b.delta(rank, step);
+    const BackwardRow at = backward_row(b, rank, step, goes_on);
     for (i64 v = b.units.first; v < b.units.last; v++) {
         const i64 column = v * lanes, n = b.layout.units(v);
-        V a[C::slots], passed = load(carry + column);
+        V a[C::slots], stays;
         RECURRA_UNROLL
-        for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes, n);
-        if (cut) {
-            if (to_initial) add(d.d_c_0 + row * hidden + column, passed, n);
-            passed = V{};
-        }
-        const V before = c_before ? load(c_before + column, n) : V{};
-        V now = c ? load(c + column, n) : V{}, stays = {};
-        if constexpr (C::has_cell)
-            if (zones) {
-                const Zone zone = b.draws(row).cell(b.reading.time(rank, step), column);
-                stays = zone.part_before(passed);
-                passed = zone.part_now(passed);
-                now = C::cell(a, before);  // what is shown is not zoned out
+        for (int s = 0; s < C::slots; s++) a[s] = load(at.gates + (v * C::slots + s) * lanes, n);
+        if constexpr (C::cells > 1) {
+            V carry[C::cells], before[C::cells], now[C::cells];
+            RECURRA_UNROLL
+            for (int k = 0; k < C::cells; k++) {
+                carry[k] = b.carried(at, v, stays, k);
+                before[k] = load(at.c_before + b.layout.cell_at(v, k));
+                now[k] = load(at.c + b.layout.cell_at(v, k));
             }
-        const Parameters<C> own(d.peepholes, hidden, v, n);
-        passed = cell_backward<C>(a, now, before, h_before ? load_numbers(h_before, column, n) : V{},
-                                  load(dh + column, n), passed, own);
-        store(carry + column, zones ? passed + stays : passed);
+            C::backward(a, now, before, V{}, load(at.dh + column, n), carry);
+            RECURRA_UNROLL
+            for (int k = 0; k < C::cells; k++) store(at.carry + b.layout.cell_at(v, k), carry[k]);
+        } else {
+            V passed = b.carried(at, v, stays);
+            const V before = at.c_before ? load(at.c_before + column, n) : V{};
+            V now = at.c ? load(at.c + column, n) : V{};
+            if constexpr (C::has_cell)
+                if (b.zones_cell()) now = C::cell(a, before);  // what is shown is not zoned out
+            const Parameters<C> own(b.direction.own, b.layout.hidden, v, n);
+            passed =
+                cell_backward<C>(a, now, before, at.h_before ? load_numbers(at.h_before, column, n) : V{},
+                                 load(at.dh + column, n), passed, own);
+            store(at.carry + column, passed + stays);
+        }
         RECURRA_UNROLL
-        for (int s = 0; s < C::slots; s++) store_numbers(delta, (v * C::slots + s) * lanes, a[s], lanes);
+        for (int s = 0; s < C::slots; s++) store_numbers(at.delta, (v * C::slots + s) * lanes, a[s], lanes);
     }
 }
 
@@ -234,8 +283,9 @@ void reach_start(const Backward<C>& b, i64 rank) {
         }
     if (C::has_cell && d.d_c_0)
         for (i64 v = b.units.first; v < b.units.last; v++)
-            if (b.layout.units(v) > 0)
-                add(d.d_c_0 + row * hidden + v * lanes, load(carry + v * lanes), b.layout.units(v));
+            for (i64 k = 0; k < C::cells && b.layout.units(v) > 0; k++)
+                add(d.d_c_0 + (row * C::cells + k) * hidden + v * lanes, load(carry + b.layout.cell_at(v, k)),
+                    b.layout.units(v));
 }
 
 // What the states' gradients are before the last step: d_c_n in the carry, zeros in those of the initial
@@ -247,11 +297,14 @@ void begin_backward(const Backward<C>& b) {
     for (i64 i = 0; i < b.part.rows; i++) {
         const i64 rank = b.part.rank(i), row = b.reading.row(rank);
         for (i64 v = b.units.first; v < b.units.last; v++) {
-            const i64 column = v * lanes, n = b.layout.units(v);
+            const i64 n = b.layout.units(v);
             const bool given = C::has_cell && d.d_c_n && n > 0;
-            store(b.shared.carry + rank * b.layout.cell_width() + column,
-                  given ? load(d.d_c_n + row * hidden + column, n) : V{});
-            if (C::has_cell && d.d_c_0 && n > 0) store(d.d_c_0 + row * hidden + column, V{}, n);
+            for (i64 k = 0; k < larger(C::cells, 1); k++) {
+                const i64 column = (row * larger(C::cells, 1) + k) * hidden + v * lanes;  // the caller's
+                store(b.shared.carry + rank * b.layout.cell_width() + b.layout.cell_at(v, k),
+                      given ? load(d.d_c_n + column, n) : V{});
+                if (C::has_cell && d.d_c_0 && n > 0) store(d.d_c_0 + column, V{}, n);
+            }
         }
         for (i64 v = b.states.first; v < b.states.last; v++)
             if (d.d_h_0) store(d.d_h_0 + row * state + v * lanes, V{}, smaller(lanes, state - v * lanes));
@@ -259,7 +312,13 @@ void begin_backward(const Backward<C>& b) {
             for (i64 v = b.states.first; v < b.states.last; v++)
                 store(b.shared.through + rank * b.state_width() + v * lanes, V{});
     }
+    const i64 sums_width = 2 * (4 + C::params) * b.layout.unit_width();
+    for (i64 i = b.first_row(); C::normed && i < b.part.rows; i += b.row_step())
+        memset(b.shared.sums + b.part.rank(i) * sums_width, 0, sums_width * sizeof(float));
 }
+
+template <class C>
+void through_norm_cell(const Backward<C>& b, i64 rank, i64 step, bool goes_on);
 
 // All steps of this thread's rows, from the last to the first: fills shared.delta.
 template <class C>
@@ -277,7 +336,7 @@ void backward_steps(const Backward<C>& b) {
         if (step >= 0 && b.reading.ranks(step) == 0) continue;
         if (step >= 0 || b.direction.d_h_0) {
             for (i64 i = 0; i < going; i++) {
-                left[i] = b.delta(part.rank(i), step + 1) + words(C::h_from * lanes);
+                left[i] = b.delta(part.rank(i), step + 1) + words(Layout<C>::d_h_from * lanes);
                 out[i] = b.shared.d_state + part.rank(i) * b.state_width();
             }
             product(left, b.h_runs(), to_state, 0, b.states.first / panel_vectors,
@@ -289,12 +348,18 @@ void backward_steps(const Backward<C>& b) {
             if (part.by_units) b.team.wait();
             for (i64 i = 0; i < count; i++) {
                 left[i] = b.shared.d_state + part.rank(i) * b.state_width();
-                out[i] = b.shared.d_shown + part.rank(i) * b.layout.cell_width();
+                out[i] = b.shared.d_shown + part.rank(i) * b.layout.unit_width();
             }
             product(left, {1, projection, 0}, to_shown, 0, b.units.first / panel_vectors,
                     smaller(to_shown.count(), ceil_div(b.units.last, panel_vectors)), out, count, false);
         }
-        for (i64 i = 0; i < count; i++) through_cell(b, part.rank(i), step, i < going);
+        if constexpr (C::normed) {
+            if (part.by_units) b.team.wait();  // a row's pass needs all of its units
+            for (i64 i = b.first_row(); i < count; i += b.row_step())
+                through_norm_cell(b, part.rank(i), step, i < going);
+        } else {
+            for (i64 i = 0; i < count; i++) through_cell(b, part.rank(i), step, i < going);
+        }
         if (part.by_units) b.team.wait();
     }
     for (i64 i = 0; i < part.rows; i++) reach_start(b, part.rank(i));

@@ -209,7 +209,7 @@ void Call::check_x() const {
 }
 
 void Call::check_shapes() const {
-    const int64_t gates = stack_.hidden * gates_of(stack_.cell);
+    const int64_t gates = stack_.hidden * gates_of(stack_.cell), own_rows = own_rows_of(stack_.cell);
     if (packed_ && x_at_.shape[0] != schedule_->entries())
         throw std::invalid_argument("x: expected " + std::to_string(schedule_->entries()) +
                                     " rows, the sum of batch_sizes, got " + std::to_string(x_at_.shape[0]) +
@@ -227,7 +227,7 @@ void Call::check_shapes() const {
                                     std::to_string(weights_.size()) + "; give them in torch's order");
     for (std::size_t which = 0; which < initial_.size(); which++)
         expect(which ? "c_0" : "h_0", initial_[which], initial_at_[which],
-               {stack_.cells(), rows(), which ? stack_.hidden : stack_.state()});
+               {stack_.cells(), rows(), which ? stack_.cell_size() : stack_.state()});
     for (std::size_t place = 0; place < weights_.size() / each; place++) {
         const int64_t layer = static_cast<int64_t>(place) / stack_.directions;
         const int64_t features = layer ? stack_.width() : x_at_.shape[x_at_.axes - 1];
@@ -241,7 +241,7 @@ void Call::check_shapes() const {
         check(1, "w_hh", {gates, stack_.state()});
         if (stack_.bias) check(2, "b_ih", {gates}), check(3, "b_hh", {gates});
         if (stack_.projection) check(stack_.place_of_w_hr(), "w_hr", {stack_.projection, stack_.hidden});
-        if (stack_.cell == PEEPHOLE) check(stack_.place_of_peepholes(), "peepholes", {3, stack_.hidden});
+        if (own_rows) check(stack_.place_of_own(), "own", {own_rows, stack_.hidden});
     }
 }
 
@@ -324,11 +324,11 @@ Direction Call::direction(int64_t place) const {
     at.w_hh = address(own[1]);
     if (stack_.bias) at.b_ih = address(own[2]), at.b_hh = address(own[3]);
     if (stack_.projection) at.w_hr = address(own[stack_.place_of_w_hr()]);
-    if (stack_.cell == PEEPHOLE) at.peepholes = address(own[stack_.place_of_peepholes()]);
+    if (own_rows_of(stack_.cell)) at.own = address(own[stack_.place_of_own()]);
     at.stream = static_cast<std::uint32_t>(2 * (first_layer_ + place / stack_.directions) +
                                            place % stack_.directions);
     if (initial_at_.size() > 0) at.h_0 = address(initial_at_[0], place * rows() * stack_.state());
-    if (initial_at_.size() > 1) at.c_0 = address(initial_at_[1], place * rows() * stack_.hidden);
+    if (initial_at_.size() > 1) at.c_0 = address(initial_at_[1], place * rows() * stack_.cell_size());
     return at;
 }
 
@@ -345,7 +345,8 @@ nb::tuple Call::forward(bool keep) {
     }
     const Given h_n = made({stack_.cells(), rows(), stack_.state()}, number);
     Given c_n, gates, cell;
-    if (has_cell_state(stack_.cell)) c_n = made({stack_.cells(), rows(), stack_.hidden}, Number::FLOAT32);
+    if (has_cell_state(stack_.cell))
+        c_n = made({stack_.cells(), rows(), stack_.cell_size()}, Number::FLOAT32);
     const int64_t gates_width = kernels_->gates_width(stack_.cell, stack_.hidden);
     const int64_t cell_width = kernels_->cell_width(stack_.cell, stack_.hidden);
     if (keep) {
@@ -355,7 +356,7 @@ nb::tuple Call::forward(bool keep) {
     for (int64_t place = 0; place < stack_.cells(); place++) {
         Direction& at = layers[place / stack_.directions].directions[place % stack_.directions];
         at.h_n = h_n.data(place * rows() * stack_.state());
-        at.c_n = c_n.data(place * rows() * stack_.hidden);
+        at.c_n = c_n.data(place * rows() * stack_.cell_size());
         at.gates = gates.data(place * places_ * gates_width);
         at.cell = cell.data(place * places_ * cell_width);
     }
@@ -425,7 +426,7 @@ nb::list Call::backward(const nb::sequence& saved, nb::object d_output, const nb
         ends[which] = gradient(nb::borrow(d));
         if (ends[which].there())
             expect("d_finals", ends[which].tensor, ends[which].at,
-                   {stack_.cells(), rows(), which ? stack_.hidden : stack_.state()});
+                   {stack_.cells(), rows(), which ? stack_.cell_size() : stack_.state()});
         which++;
     }
     which = 0;
@@ -453,15 +454,15 @@ nb::list Call::backward(const nb::sequence& saved, nb::object d_output, const nb
         at.gates = gates.data(place * gates.at.shape[1] * gates.at.shape[2]);
         at.cell = cell.data(place * cell.at.shape[1] * cell.at.shape[2]);
         at.d_h_n = ends[0].data(place * rows() * stack_.state());
-        at.d_c_n = ends[1].data(place * rows() * stack_.hidden);
+        at.d_c_n = ends[1].data(place * rows() * stack_.cell_size());
         if (states > 0) at.d_h_0 = results[1].data(place * rows() * stack_.state());
-        if (states > 1) at.d_c_0 = results[2].data(place * rows() * stack_.hidden);
+        if (states > 1) at.d_c_0 = results[2].data(place * rows() * stack_.cell_size());
         const Given* own = &results[1 + states + static_cast<std::size_t>(place * each)];
         at.d_w_ih = own[0].data();
         at.d_w_hh = own[1].data();
         if (stack_.bias) at.d_b_ih = own[2].data(), at.d_b_hh = own[3].data();
         if (stack_.projection) at.d_w_hr = own[stack_.place_of_w_hr()].data();
-        if (stack_.cell == PEEPHOLE) at.d_peepholes = own[stack_.place_of_peepholes()].data();
+        if (own_rows_of(stack_.cell)) at.d_own = own[stack_.place_of_own()].data();
     }
     {
         nb::gil_scoped_release released;

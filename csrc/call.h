@@ -20,13 +20,14 @@ struct Stack {
     bool bias, batch_first;
 
     std::int64_t state() const { return projection ? projection : hidden; }
+    std::int64_t cell_size() const { return cells_of(cell) * hidden; }
     std::int64_t width() const { return directions * state(); }
     std::int64_t cells() const { return depth * directions; }
     std::size_t states() const { return has_cell_state(cell) ? 2 : 1; }
-    // w_ih, w_hh, b_ih, b_hh, w_hr, peepholes: those that there are
-    std::size_t weights_each() const { return 2 + 2 * bias + (projection > 0) + (cell == PEEPHOLE); }
+    // w_ih, w_hh, b_ih, b_hh, w_hr, own: those that there are
+    std::size_t weights_each() const { return 2 + 2 * bias + (projection > 0) + (own_rows_of(cell) > 0); }
     std::size_t place_of_w_hr() const { return 2 + 2 * bias; }
-    std::size_t place_of_peepholes() const { return weights_each() - 1; }
+    std::size_t place_of_own() const { return weights_each() - 1; }
     // Floating-point operations of one step of one row.
     std::int64_t operations(std::int64_t features) const;
 };

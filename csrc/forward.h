@@ -20,14 +20,15 @@ struct ForwardShared {
     float *w_x, *w_h, *bias;  // packed: per block (F, x slots), (P, h slots), then the sums' start
     float* w_r;               // projection, packed in panels
     float* cell;     // (2, N, cell_width) cell states by rank at even and odd steps, where they are not kept
+    float* c_0;      // (N, cell_width) by rank: the initial ones, where a unit has several
     float* factors;  // (N, state_width) by rank: what recurrent dropout multiplies hidden states by
     float* masked;   // (N, state_width) by rank: hidden states times these; with few rows, for each thread
-    float* hidden;   // (N, cell_width) hidden states by rank, of a unit of pairs, whose output is rounded
-    float* shown;    // (N, cell_width) what the projection multiplies, by rank
+    float* hidden;   // (N, unit_width) hidden states by rank, of a unit of pairs, whose output is rounded
+    float* shown;    // (N, unit_width) what the projection multiplies, by rank
     float* ahead;    // (threads, ahead_rows, gates_width) pre-activations made ahead, where not kept
     const float* zeros;   // a state of zeros
     const void** tables;  // rows of pointers, tables_per_row for each
-    i64 table_rows;
+    i64 ahead_rows;       // of a thread's
 };
 constexpr int forward_tables = 8;
 
@@ -66,7 +67,11 @@ struct Forward {
     i64 state() const { return state_size(problem); }
     i64 x_block() const { return words(layer.features) * C::units * Layout<C>::x_slots * lanes; }
     i64 h_block() const { return words(state()) * C::units * Layout<C>::h_slots * lanes; }
-    float* ahead() const { return shared.ahead + team.id * ahead_rows * layout.gates_width(); }
+    // A row of a normalised cell is one thread's, though the products in it are several threads'.
+    float* ahead() const {
+        const bool common = C::normed && part.by_units;
+        return shared.ahead + (common ? 0 : team.id) * shared.ahead_rows * layout.gates_width();
+    }
     Panels projection() const { return {shared.w_r, problem.hidden, problem.projection}; }
     i64 state_width() const { return round_up(state(), lanes); }
     // Vectors of the hidden state that this thread writes.
@@ -80,6 +85,12 @@ struct Forward {
     bool drops() const { return problem.noise.drawn && problem.noise.recurrent_dropout > 0.0f; }
     float* cell(i64 rank, i64 step) const {
         return shared.cell + (step % 2 * problem.schedule.rows + rank) * layout.cell_width();
+    }
+    // The initial cell state of a row; null for zeros.
+    const float* c_0(i64 rank) const {
+        if (!direction.c_0 || C::cells > 1)
+            return shared.c_0 ? shared.c_0 + rank * layout.cell_width() : nullptr;
+        return direction.c_0 + reading.row(rank) * layout.hidden;
     }
     float* masked(i64 rank) const {
         return shared.masked + ((part.by_units ? team.id * problem.schedule.rows : 0) + rank) * state_width();
@@ -173,17 +184,29 @@ RECURRA_NOINLINE void forward_tile(const Forward<C>& f, const ForwardRows& rows,
             const i64 v = block * C::units + u, units = f.layout.units(v);
             V* a = &acc[m][u * C::slots];
             V c_before = {}, h_before = {}, c;
-            if constexpr (C::has_cell) c_before = load(rows.c_before[row + m] + v * lanes, units);
+            if constexpr (C::cells == 1) c_before = load(rows.c_before[row + m] + v * lanes, units);
             if constexpr (C::carries_hidden)
                 h_before = load((pairs ? rows.hidden : rows.h)[row + m] + v * lanes, units);
-            const Parameters<C> own(f.direction.peepholes, f.layout.hidden, v, units);
-            const V h = cell_forward<C>(a, c_before, h_before, c, own);
+            V h;
+            if constexpr (C::cells > 1) {
+                V before[C::cells], now[C::cells];
+                RECURRA_UNROLL
+                for (int k = 0; k < C::cells; k++)
+                    before[k] = load(rows.c_before[row + m] + Layout<C>::cell_at(v, k));
+                h = C::forward(a, before, h_before, now);
+                RECURRA_UNROLL
+                for (int k = 0; k < C::cells; k++)
+                    store(rows.cell[row + m] + Layout<C>::cell_at(v, k), now[k]);
+            } else {
+                const Parameters<C> own(f.direction.own, f.layout.hidden, v, units);
+                h = cell_forward<C>(a, c_before, h_before, c, own);
+            }
             if constexpr (KEEP) {
                 RECURRA_UNROLL
                 for (int s = 0; s < C::slots; s++)
                     store(rows.gates[row + m] + first + (u * C::slots + s) * lanes, a[s]);
             }
-            if constexpr (C::has_cell) store(rows.cell[row + m] + v * lanes, c);
+            if constexpr (C::cells == 1) store(rows.cell[row + m] + v * lanes, c);
             store_numbers(rows.y[row + m], v * lanes, h, units);
             if constexpr (pairs && C::carries_hidden) store(rows.hidden[row + m] + v * lanes, h);
         }
@@ -216,11 +239,27 @@ void forward_tiles(const Forward<C>& f, const ForwardRows& rows, i64 count, int 
         }
 }
 
+template <class C>
+void norm_products(const Forward<C>& f, const ForwardRows& rows, i64 count, Phase phase);
+template <class C>
+void norm_rows(const Forward<C>& f, const ForwardRows& rows, i64 count);
+
+// What the phases say of rows 0..count.
+template <class C, bool KEEP>
+void products(const Forward<C>& f, const ForwardRows& rows, i64 count, int phases) {
+    if constexpr (C::normed) {
+        norm_products(f, rows, count, phases == INPUT ? INPUT : STATE);
+        if (phases & STATE) norm_rows(f, rows, count);
+    } else {
+        forward_tiles<C, KEEP>(f, rows, count, phases);
+    }
+}
+
 // Points rows 0..count at reading step `step`.
 template <class C, bool KEEP>
 void place_forward(const Forward<C>& f, ForwardRows& rows, i64 step, i64 count, float* ahead) {
     const Direction& d = f.direction;
-    const i64 hidden = f.layout.hidden, cell_width = f.layout.cell_width(), state = f.state();
+    const i64 cell_width = f.layout.cell_width(), state = f.state();
     const Reading& reading = f.reading;
     for (i64 i = 0; i < count; i++) {
         const i64 rank = f.part.rank(i), b = reading.row(rank), time = reading.time(rank, step);
@@ -232,7 +271,7 @@ void place_forward(const Forward<C>& f, ForwardRows& rows, i64 step, i64 count, 
         if (step == 0 || reset) {
             const bool initial = !reset || reading.schedule.reset_to_initial;
             rows.h[i] = initial && d.h_0 ? d.h_0 + b * words(state) : f.shared.zeros;
-            rows.c_before[i] = initial && d.c_0 ? d.c_0 + b * hidden : f.shared.zeros;
+            rows.c_before[i] = initial && f.c_0(rank) ? f.c_0(rank) : f.shared.zeros;
         }
         rows.y[i] = at(f.layer.y, b, time);
         if (KEEP) rows.gates[i] = d.gates + entry * f.layout.gates_width();
@@ -249,7 +288,7 @@ void place_forward(const Forward<C>& f, ForwardRows& rows, i64 step, i64 count, 
             rows.left[i] = masked;
         }
         if constexpr (pairs && C::carries_hidden) {
-            rows.hidden[i] = f.shared.hidden + rank * cell_width;
+            rows.hidden[i] = f.shared.hidden + rank * f.layout.unit_width();
             if (step == 0 || reset)
                 for (i64 v = f.blocks.first * C::units; v < f.blocks.last * C::units; v++)
                     store(rows.hidden[i] + v * lanes, load_numbers(rows.h[i], v * lanes, f.layout.units(v)));
@@ -271,7 +310,7 @@ void hoist(const Forward<C>& f, ForwardRows& rows, i64 first, i64 last) {
                                     : f.ahead() + count * f.layout.gates_width();
         }
     }
-    forward_tiles<C, KEEP>(f, rows, count, INPUT);
+    products<C, KEEP>(f, rows, count, INPUT);
 }
 
 // Projects what the step showed: rows.y becomes w_hr · shown.
@@ -296,7 +335,7 @@ void zone_out(const Forward<C>& f, const ForwardRows& rows, i64 step, i64 count)
     for (i64 i = 0; i < count; i++) {
         const i64 rank = f.part.rank(i), row = f.reading.row(rank), time = f.reading.time(rank, step);
         const Draws draws = f.draws(row);
-        if (C::has_cell && noise.zoneout_cell > 0.0f)
+        if (C::cells == 1 && noise.zoneout_cell > 0.0f)
             for (i64 v = f.blocks.first * C::units; v < f.blocks.last * C::units; v++) {
                 const V before = load(rows.c_before[i] + v * lanes, f.layout.units(v));
                 float* cell = rows.cell[i] + v * lanes;
@@ -321,7 +360,7 @@ void forward_steps(const Forward<C>& f) {
     float** y = (float**)(f.shared.tables + (f.team.id * (forward_tables + 1) + forward_tables) * capacity);
     const bool zones =
         !pairs && (f.problem.noise.zoneout_hidden > 0.0f || f.problem.noise.zoneout_cell > 0.0f);
-    const bool hoists = f.part.rows < hoist_below && schedule.steps > 1;
+    const bool hoists = C::normed || (f.part.rows < hoist_below && schedule.steps > 1);
     const i64 chunk = hoists ? larger(1, hoisted_rows / larger(1, f.part.rows)) : schedule.steps;
     for (i64 first = 0; first < schedule.steps; first += chunk) {
         const i64 last = smaller(schedule.steps, first + chunk);
@@ -335,13 +374,14 @@ void forward_steps(const Forward<C>& f) {
             if (f.problem.projection)
                 for (i64 i = 0; i < count; i++) {
                     y[i] = rows.y[i];
-                    rows.y[i] = f.shared.shown + f.part.rank(i) * f.layout.cell_width();
+                    rows.y[i] = f.shared.shown + f.part.rank(i) * f.layout.unit_width();
                 }
-            forward_tiles<C, KEEP>(f, rows, count, hoists ? STATE : INPUT | STATE);
+            products<C, KEEP>(f, rows, count, hoists ? STATE : INPUT | STATE);
             if (f.problem.projection) {
                 project(f, rows, y, count);
                 for (i64 i = 0; i < count; i++) rows.y[i] = y[i];
             }
+            if (zones && C::normed && f.part.by_units) f.team.wait();
             if (zones) zone_out(f, rows, step, count);
             if (f.part.by_units) f.team.wait();
         }
@@ -368,11 +408,16 @@ void forward_ends(const Forward<C>& f) {
             copy(d.h_n + b * words(state), last, words(state));
         }
         if (C::has_cell && d.c_n) {
-            const float* last = d.c_0 ? d.c_0 + b * hidden : nullptr;
+            const float* last = f.c_0(rank);
             if (length)
                 last =
                     KEEP ? d.cell + f.reading.entry(rank, length - 1) * cell_width : f.cell(rank, length - 1);
-            copy(d.c_n + b * hidden, last, hidden);
+            if (C::cells == 1) copy(d.c_n + b * hidden, last, hidden);
+            else
+                for (i64 v = 0; v < f.layout.vectors(); v++)
+                    for (i64 k = 0; k < C::cells; k++)
+                        store(d.c_n + (b * C::cells + k) * hidden + v * lanes,
+                              last ? load(last + f.layout.cell_at(v, k)) : V{}, f.layout.units(v));
         }
         for (i64 t = f.layer.y.offset ? schedule.steps : length; t < schedule.steps; t++)
             memset(at(f.layer.y, b, t), 0, words(state) * sizeof(float));

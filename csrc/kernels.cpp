@@ -5,8 +5,12 @@
 #include "cells/coupled.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
+#include "cells/norm_gru.h"
+#include "cells/norm_lstm.h"
 #include "cells/peephole.h"
+#include "cells/refined.h"
 #include "cells/rnn.h"
+#include "cells/slstm.h"
 #include "layers.h"
 #include "step.h"
 
@@ -19,6 +23,10 @@ auto with_cell(CellKind kind, F&& f) {
     if constexpr (!pairs) {
         if (kind == PEEPHOLE) return f(Peephole());
         if (kind == COUPLED) return f(Coupled());
+        if (kind == REFINED) return f(Refined());
+        if (kind == NORM_LSTM) return f(NormLstm());
+        if (kind == NORM_GRU) return f(NormGru());
+        if (kind == SLSTM) return f(Slstm());
     }
     switch (kind) {
         case LSTM: return f(Lstm());
@@ -40,6 +48,7 @@ i64 cell_width(CellKind cell, i64 hidden) {
 
 i64 gate_offset(CellKind cell, i64 gate) {
     return with_cell(cell, [&](auto c) {
+        if (decltype(c)::normed) return gate * lanes;
         i64 slot = decltype(c)::x_from;
         while (slot + 1 < decltype(c)::x_to && decltype(c)::gate_of_x(static_cast<int>(slot)) != gate) slot++;
         return slot * lanes;
@@ -62,7 +71,10 @@ void run_backward(const Problem& problem) {
 }
 
 void run_step(CellKind cell, const StepCall& call) {
-    if constexpr (!pairs) with_cell(cell, [&](auto c) { step<decltype(c)>(call); });
+    if constexpr (!pairs)
+        with_cell(cell, [&](auto c) {
+            if constexpr (!decltype(c)::normed && decltype(c)::cells <= 1) step<decltype(c)>(call);
+        });
 }
 
 // 12 sums: enough to hide the multiplier's latency, and they fit into 16 registers.

@@ -2,7 +2,7 @@
 // need.
 #pragma once
 
-#include "forward.h"
+#include "normed.h"
 #include "products.h"
 #include "threads.h"
 
@@ -63,6 +63,10 @@ void forward_worker(void* context, int id, int size) {
                 for (i64 rank = team.id; rank < p.schedule.rows; rank += team.size)
                     draw_factors(f.draws(f.reading.row(rank)), f.shared.factors + rank * f.state_width(),
                                  f.state());
+            if (C::cells > 1 && f.direction.c_0)
+                for (i64 rank = team.id; rank < p.schedule.rows; rank += team.size)
+                    arrange_cells(f.layout, f.direction.c_0 + f.reading.row(rank) * C::cells * p.hidden,
+                                  f.shared.c_0 + rank * f.layout.cell_width());
             team.wait();
             forward_steps<C, KEEP>(f);
             forward_ends<C, KEEP>(f);
@@ -80,7 +84,7 @@ void forward(const Problem& p) {
     Arena& memory = arena();
     ForwardJob job = {};
     job.problem = &p;
-    const i64 zeros = round_up(larger(state, p.hidden), lanes);
+    const i64 zeros = larger(round_up(state, lanes), layout.cell_width());
     float* nothing = memory.floats(zeros);
     memset(nothing, 0, zeros * sizeof(float));
     const i64 block = C::units * lanes;
@@ -89,20 +93,22 @@ void forward(const Problem& p) {
         s.zeros = nothing;
         s.w_x = memory.floats(layout.blocks() * block * Layout<C>::x_slots * words(features));
         s.w_h = memory.floats(layout.blocks() * block * Layout<C>::h_slots * words(state));
-        if (pairs && C::carries_hidden) s.hidden = memory.floats(rows * layout.cell_width());
+        if (pairs && C::carries_hidden) s.hidden = memory.floats(rows * layout.unit_width());
         s.bias = memory.floats(layout.gates_width());
         if (p.projection) {
             s.w_r = memory.floats(panels_size(p.hidden, p.projection));
-            s.shown = memory.floats(rows * layout.cell_width());
+            s.shown = memory.floats(rows * layout.unit_width());
         }
         if (C::has_cell && !KEEP) s.cell = memory.floats(2 * rows * layout.cell_width());
+        if (C::cells > 1 && p.layers[0].directions[0].c_0) s.c_0 = memory.floats(rows * layout.cell_width());
         const i64 threads = p.threads;
         if (p.noise.drawn && p.noise.recurrent_dropout > 0.0f) {
             const i64 copies = few_rows(rows, static_cast<int>(threads)) ? threads : 1;
             s.factors = memory.floats(rows * round_up(state, lanes));
             s.masked = memory.floats(copies * rows * round_up(state, lanes));
         }
-        if (!KEEP) s.ahead = memory.floats(ahead_rows * layout.gates_width() * threads);
+        s.ahead_rows = C::normed ? larger(ahead_rows, rows) : ahead_rows;
+        if (!KEEP) s.ahead = memory.floats(s.ahead_rows * layout.gates_width() * threads);
         const i64 capacity =
             larger(smaller(rows, 4 * threads) * threads, rows + threads) + (hoisted_rows + 1) * threads;
         s.tables = static_cast<const void**>(memory.bytes(capacity * (forward_tables + 1), sizeof(void*)));
@@ -120,7 +126,7 @@ struct BackwardJob {
 };
 
 template <class C>
-Backward<C> backward_of(const BackwardJob& job, const Layer& layer, int d, const Team& team) {
+Backward<C> backward_of(const BackwardJob& job, const Layer& layer, int d, const Team& team, float* scratch) {
     const Problem& p = *job.problem;
     Backward<C> b = {p,
                      layer,
@@ -131,7 +137,8 @@ Backward<C> backward_of(const BackwardJob& job, const Layer& layer, int d, const
                      part_of(team, p.schedule.rows),
                      {p.hidden},
                      {0, 0},
-                     {0, 0}};
+                     {0, 0},
+                     scratch};
     const i64 vectors = b.layout.vectors(), panels = ceil_div(vectors, panel_vectors);
     const i64 state_vectors = ceil_div(b.state(), lanes),
               state_panels = ceil_div(state_vectors, panel_vectors);
@@ -148,6 +155,7 @@ void backward_worker(void* context, int id, int size) {
     const Problem& p = *job.problem;
     const int directions = static_cast<int>(p.directions);
     const Team everyone = {id, size, &job.all};
+    float* scratch = job.scratch + id * job.scratch_size;
     for (i64 l = p.depth - 1; l >= 0; l--) {
         const Layer& layer = p.layers[l];
         for (int d = 0; d < directions; d++) {
@@ -155,7 +163,7 @@ void backward_worker(void* context, int id, int size) {
             const Team team = team_for(d, directions, id, size, job.teams, mine);
             if (!mine) continue;
             const Layer shifted = at_direction(p, layer, d);
-            const Backward<C> b = backward_of<C>(job, shifted, d, team);
+            const Backward<C> b = backward_of<C>(job, shifted, d, team, scratch);
             const Share vectors = team.share(b.layout.vectors());
             const BackwardShared& s = b.shared;
             pack_backward(b.layout, b.h_panels(), b.direction.w_hh, C::h_from, C::h_to, C::gate_of_h, vectors,
@@ -168,6 +176,10 @@ void backward_worker(void* context, int id, int size) {
             if (b.drops())
                 for (i64 rank = team.id; rank < p.schedule.rows; rank += team.size)
                     draw_factors(b.draws(b.reading.row(rank)), s.factors + rank * b.state_width(), b.state());
+            if (C::cells > 1 && b.direction.c_0)
+                for (i64 rank = team.id; rank < p.schedule.rows; rank += team.size)
+                    arrange_cells(b.layout, b.direction.c_0 + b.reading.row(rank) * C::cells * p.hidden,
+                                  s.c_0 + rank * b.layout.cell_width());
             team.wait();
             backward_steps(b);
         }
@@ -175,23 +187,25 @@ void backward_worker(void* context, int id, int size) {
         const i64 entries = p.schedule.start[p.schedule.steps];
         for (int d = 0; d < directions; d++) {
             const Layer shifted = at_direction(p, layer, d);
-            const Backward<C> b = backward_of<C>(job, shifted, d, everyone);
+            const Backward<C> b = backward_of<C>(job, shifted, d, everyone, scratch);
             if (layer.d_x.data) {
                 if (d == 0) clear_input(b);
                 else everyone.wait();  // the forward direction writes, the reverse one adds
                 backward_input(b, everyone.share(entries), d == 1);
             }
             const Direction& wanted = b.direction;
-            if (wanted.d_w_ih || wanted.d_w_hh || wanted.d_b_ih || wanted.d_b_hh)
-                backward_weights(b, job.room, job.scratch + id * job.scratch_size);
-            if constexpr (C::params > 0) {
-                const Share mine = everyone.share(b.layout.vectors());
-                if (wanted.d_peepholes) backward_peepholes(b, mine, job.scratch + id * job.scratch_size);
+            const bool of_biases = !C::normed && (wanted.d_b_ih || wanted.d_b_hh);
+            if (wanted.d_w_ih || wanted.d_w_hh || of_biases) backward_weights(b, job.room);
+            const Share mine = everyone.share(b.layout.vectors());
+            if constexpr (C::normed) {
+                backward_norms(b, mine);
+            } else if constexpr (C::params > 0) {
+                if (wanted.d_own) backward_peepholes(b, mine);
             }
             if constexpr (C::has_cell) {
                 if (!pairs && p.projection && wanted.d_w_hr) {
                     everyone.wait();  // the sums are used again
-                    backward_projection(b, job.room, job.scratch + id * job.scratch_size);
+                    backward_projection(b, job.room);
                 }
             }
             everyone.wait();
@@ -209,7 +223,7 @@ void backward(const Problem& p) {
     Arena& memory = arena();
     BackwardJob job = {};
     job.problem = &p;
-    const i64 zeros = round_up(larger(state, p.hidden), lanes);
+    const i64 zeros = larger(round_up(state, lanes), layout.cell_width());
     float* nothing = memory.floats(zeros);
     memset(nothing, 0, zeros * sizeof(float));
     for (i64 d = 0; d < p.directions; d++) {
@@ -217,26 +231,28 @@ void backward(const Problem& p) {
         s.zeros = nothing;
         s.w_hh = memory.floats(panels_size(words(layout.vectors() * Layout<C>::h_slots * lanes), state));
         s.w_ih = memory.floats(panels_size(words(layout.vectors() * Layout<C>::x_slots * lanes), features));
-        s.delta = memory.floats(entries * (words(layout.gates_width()) + delta_gap));
+        s.delta = memory.floats(entries * (words(layout.delta_width()) + delta_gap));
         s.d_state = memory.floats(rows * state_width);
         s.carry = memory.floats(rows * layout.cell_width());
+        if (C::normed) s.sums = memory.floats(rows * 2 * (4 + C::params) * layout.unit_width());
+        if (C::cells > 1) s.c_0 = memory.floats(rows * layout.cell_width());
         if (p.noise.zoneout_hidden > 0.0f) s.through = memory.floats(rows * state_width);
         if (p.noise.drawn && p.noise.recurrent_dropout > 0.0f) s.factors = memory.floats(rows * state_width);
         if (p.projection) {
             s.w_hr = memory.floats(panels_size(p.projection, p.hidden));
             s.d_hidden = memory.floats(entries * state_width);
-            s.d_shown = memory.floats(rows * layout.cell_width());
+            s.d_shown = memory.floats(rows * layout.unit_width());
         }
         const i64 capacity = larger(smaller(rows, 4 * p.threads) * p.threads, rows + p.threads);
         s.tables = static_cast<const void**>(memory.bytes(capacity * backward_tables, sizeof(void*)));
     }
     const i64 columns = sum_stride_for(larger(features + 1 + state, p.hidden));
-    job.room.left_size = words_at_once * larger(layout.gates_width(), state_width);
+    job.room.left_size = words_at_once * larger(layout.delta_width(), state_width);
     job.room.right_size = words_at_once * columns;
-    job.room.sums = memory.floats(larger(layout.gates_width(), state_width) * columns);
+    job.room.sums = memory.floats(larger(layout.delta_width(), state_width) * columns);
     job.room.left = memory.floats(job.room.left_size * p.threads);
     job.room.right = memory.floats(job.room.right_size * p.threads);
-    job.scratch_size = larger(state_width, (C::params > 0 ? 6 : 1) * layout.cell_width());
+    job.scratch_size = larger(state_width, (C::params > 0 ? 6 : 1) * layout.unit_width());
     job.scratch = memory.floats(job.scratch_size * p.threads);
     parallel(p.threads, backward_worker<C>, &job);
 }

@@ -13,12 +13,19 @@ template <class C>
 struct Layout {
     static constexpr int x_slots = C::x_to - C::x_from, h_slots = C::h_to - C::h_from;
     static constexpr int width = C::units * C::slots;  // vectors of sums in a block
+    // Of a row of gradients: a normalised cell keeps more than it hands to the products.
+    static constexpr int deltas = C::normed ? x_slots + h_slots : C::slots;
+    static constexpr int d_x_from = C::normed ? 0 : C::x_from, d_h_from = C::normed ? x_slots : C::h_from;
     i64 hidden;
 
     i64 blocks() const { return ceil_div(hidden, C::units * lanes); }
     i64 vectors() const { return blocks() * C::units; }
-    i64 cell_width() const { return vectors() * lanes; }
+    // One number a unit, and as many as its cell state has: unit vector v's k-th starts at cell_at(v, k).
+    i64 unit_width() const { return vectors() * lanes; }
+    i64 cell_width() const { return unit_width() * larger(C::cells, 1); }
+    static constexpr i64 cell_at(i64 v, i64 k) { return (v * larger(C::cells, 1) + k) * lanes; }
     i64 gates_width() const { return vectors() * C::slots * lanes; }
+    i64 delta_width() const { return vectors() * deltas * lanes; }
     // Real units in unit vector v: `lanes`, fewer in the last, none in one that only fills a block.
     i64 units(i64 v) const { return larger(0, smaller(lanes, hidden - v * lanes)); }
 };
@@ -57,6 +64,14 @@ struct Parameters {
         for (int k = 0; k < C::params; k++) values[k] = load(all + k * hidden + v * lanes, units);
     }
 };
+
+// The caller's cell states of one row, (cells · H), in the workspace's order.
+template <class C>
+void arrange_cells(const Layout<C>& layout, const float* from, float* to) {
+    for (i64 v = 0; v < layout.vectors(); v++)
+        for (i64 k = 0; k < C::cells; k++)
+            store(to + layout.cell_at(v, k), load(from + k * layout.hidden + v * lanes, layout.units(v)));
+}
 
 template <class C>
 RECURRA_INLINE V cell_forward(V* a, V c_before, V h_before, V& c, const Parameters<C>& p) {

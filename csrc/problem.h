@@ -12,18 +12,39 @@ enum CellKind : int64_t {
     GRU = 1,
     RNN_TANH = 2,
     RNN_RELU = 3,
-    PEEPHOLE = 4,  // an LSTM whose gates see the cell state
-    COUPLED = 5,   // an LSTM whose input gate is 1 - f
-    CELL_KINDS = 6
+    PEEPHOLE = 4,   // an LSTM whose gates see the cell state
+    COUPLED = 5,    // an LSTM whose input gate is 1 - f
+    REFINED = 6,    // the same with a gate that moves f to either end
+    NORM_LSTM = 7,  // an LSTM with layer normalisation
+    NORM_GRU = 8,   // a GRU with layer normalisation
+    SLSTM = 9,      // exponential gates; its cell state is three numbers a unit
+    CELL_KINDS = 10
 };
 
 static inline bool has_cell_state(CellKind cell) {
-    return cell == LSTM || cell == PEEPHOLE || cell == COUPLED;
+    switch (cell) {
+        case LSTM:
+        case PEEPHOLE:
+        case COUPLED:
+        case REFINED:
+        case NORM_LSTM:
+        case SLSTM: return true;
+        default: return false;
+    }
 }
+// Numbers of cell state that a unit has: those of the caller lie one kind after another, (N, numbers · H).
+static inline int64_t cells_of(CellKind cell) { return cell == SLSTM ? 3 : has_cell_state(cell); }
+static inline bool is_normed(CellKind cell) { return cell == NORM_LSTM || cell == NORM_GRU; }
 // G, the blocks of rows that weights have.
 static inline int64_t gates_of(CellKind cell) {
-    if (cell == GRU || cell == COUPLED) return 3;
+    if (cell == GRU || cell == COUPLED || cell == NORM_GRU) return 3;
     return has_cell_state(cell) ? 4 : 1;
+}
+// Rows of (rows, H) that are the cell's own: its peepholes, or what normalised sums are multiplied by.
+static inline int64_t own_rows_of(CellKind cell) {
+    if (cell == PEEPHOLE) return 3;
+    if (cell == NORM_LSTM) return 10;
+    return cell == NORM_GRU ? 6 : 0;
 }
 
 // Which (row, step) pairs count, and in what order the workspace keeps them.
@@ -56,15 +77,15 @@ struct View {
 // One layer in one direction. A null pointer means: none given, not wanted, or zero.
 struct Direction {
     const float *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;  // torch's shapes; w_hr (P, H)
-    const float* peepholes;                         // (3, H) of i, f, o; of PEEPHOLE only
-    const float *h_0, *c_0;                         // (N, P), (N, H)
-    float *h_n, *c_n;                               // (N, P), (N, H), written
+    const float* own;                               // (own_rows_of(cell), H)
+    const float *h_0, *c_0;                         // (N, P), (N, C), C being cells_of(cell) · H
+    float *h_n, *c_n;                               // (N, P), (N, C), written
     float *gates, *cell;  // (entries, gates_width), (entries, cell_width): kept for backward and for traces
 
-    const float *d_h_n, *d_c_n;                         // (N, P), (N, H)
+    const float *d_h_n, *d_c_n;                         // (N, P), (N, C)
     float *d_w_ih, *d_w_hh, *d_b_ih, *d_b_hh, *d_w_hr;  // as the weights, written
-    float* d_peepholes;                                 // (3, H), written
-    float *d_h_0, *d_c_0;                               // (N, P), (N, H), written
+    float* d_own;                                       // (own rows, H), written
+    float *d_h_0, *d_c_0;                               // (N, P), (N, C), written
 
     uint32_t stream;  // of random numbers: another one for each layer and direction
 };
@@ -98,7 +119,7 @@ struct Problem {
 struct StepCall {
     int64_t rows, features, hidden;
     const float *x, *h, *c;
-    const float *w_ih, *w_hh, *b_ih, *b_hh, *peepholes;
+    const float *w_ih, *w_hh, *b_ih, *b_hh, *own;
     float *h_out, *c_out;
     float* y;  // the new hidden state once more, or null
 };

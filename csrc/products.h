@@ -58,10 +58,10 @@ void backward_input(const Backward<C>& b, Share share, bool add) {
         for (i64 v = 0; v < b.layout.vectors(); v += together) {
             const i64 vectors = smaller(together, b.layout.vectors() - v);
             for (i64 i = 0; i < count; i++)
-                left[i] =
-                    b.shared.delta + (from + i) * b.delta_width() + words((v * C::slots + C::x_from) * lanes);
+                left[i] = b.shared.delta + (from + i) * b.delta_width() +
+                          words((v * Layout<C>::deltas + Layout<C>::d_x_from) * lanes);
             Runs runs = {vectors, words(Layout<C>::x_slots * lanes), words(b.unit_vector)};
-            if (Layout<C>::x_slots == C::slots) runs = {1, words(vectors * b.unit_vector), 0};
+            if (Layout<C>::x_slots == Layout<C>::deltas) runs = {1, words(vectors * b.unit_vector), 0};
             product(left, runs, panels, words(v * Layout<C>::x_slots * lanes), 0, panels.count(), out, count,
                     add || v > 0);
         }
@@ -234,6 +234,8 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
 // Takes the sums of gates' rows to the weights' gradients: columns are x, 1, h.
 template <class C>
 void write_weights(const Backward<C>& b, const float* sums, i64 stride, Share rows, Share columns) {
+    using L = Layout<C>;
+    constexpr bool biases = !C::normed;  // those come from elsewhere: see normed.h
     const Direction& d = b.direction;
     const i64 hidden = b.layout.hidden, features = b.layer.features, state = b.state();
     // Columns first..last of the sums that lie in from..from + count go to `to`.
@@ -242,33 +244,34 @@ void write_weights(const Backward<C>& b, const float* sums, i64 stride, Share ro
         if (to && last > first) memcpy(to + first - from, row + first, (last - first) * sizeof(float));
     };
     for (i64 r = rows.first; r < rows.last; r++) {
-        const i64 v = r / (C::slots * lanes), unit = v * lanes + r % lanes;
-        const int slot = static_cast<int>(r / lanes % C::slots);
+        const i64 v = r / (L::deltas * lanes), unit = v * lanes + r % lanes;
+        const int slot = static_cast<int>(r / lanes % L::deltas);
+        const int x_slot = slot - L::d_x_from, h_slot = slot - L::d_h_from;
         if (unit >= hidden) continue;
         const float* row = sums + r * stride;
-        if (slot >= C::x_from && slot < C::x_to) {
-            const i64 gate = C::gate_of_x(slot) * hidden + unit;
+        if (x_slot >= 0 && x_slot < L::x_slots) {
+            const i64 gate = C::gate_of_x(C::x_from + x_slot) * hidden + unit;
             part(row, 0, features, d.d_w_ih ? d.d_w_ih + gate * features : nullptr);
-            part(row, features, 1, d.d_b_ih ? d.d_b_ih + gate : nullptr);
+            part(row, features, 1, biases && d.d_b_ih ? d.d_b_ih + gate : nullptr);
         }
-        if (slot >= C::h_from && slot < C::h_to) {
-            const i64 gate = C::gate_of_h(slot) * hidden + unit;
-            part(row, features, 1, d.d_b_hh ? d.d_b_hh + gate : nullptr);
+        if (h_slot >= 0 && h_slot < L::h_slots) {
+            const i64 gate = C::gate_of_h(C::h_from + h_slot) * hidden + unit;
+            part(row, features, 1, biases && d.d_b_hh ? d.d_b_hh + gate : nullptr);
             part(row, features + 1, state, d.d_w_hh ? d.d_w_hh + gate * state : nullptr);
         }
     }
 }
 
-// d_w_ih, d_w_hh and the biases: deltaᵀ · [x | 1 | h before]. scratch: room for a row of states.
+// d_w_ih, d_w_hh and the biases: deltaᵀ · [x | 1 | h before].
 template <class C>
-void backward_weights(const Backward<C>& b, const SumRoom& room, float* scratch) {
+void backward_weights(const Backward<C>& b, const SumRoom& room) {
     const i64 features = b.layer.features, state = b.state(), columns = features + 1 + state;
     const Schedule& schedule = b.problem.schedule;
     const Rectangle mine =
-        rectangle_of(b.team, ceil_div(b.layout.gates_width(), sum_rows), ceil_div(columns, sum_columns));
+        rectangle_of(b.team, ceil_div(b.layout.delta_width(), sum_rows), ceil_div(columns, sum_columns));
     const WeightProduct w = {b.shared.delta,
                              b.delta_width(),
-                             b.layout.gates_width(),
+                             b.layout.delta_width(),
                              schedule.start[schedule.steps],
                              columns,
                              room.sums,
@@ -287,9 +290,9 @@ void backward_weights(const Backward<C>& b, const SumRoom& room, float* scratch)
             const float* factors = b.shared.factors + rank * b.state_width();
             for (i64 column = 0; column < state; column += lanes) {
                 const V h = load(h_before + column, smaller(lanes, state - column));
-                store(scratch + column, dropped(h, load(factors + column)));
+                store(b.scratch + column, dropped(h, load(factors + column)));
             }
-            h_before = scratch;
+            h_before = b.scratch;
         }
         pieces[0] = {(const Element*)at(b.layer.x, row, b.reading.time(rank, step)), features};
         pieces[1] = {&one, 1};
@@ -298,9 +301,10 @@ void backward_weights(const Backward<C>& b, const SumRoom& room, float* scratch)
     // A slot that the state does not feed has no use for columns of h, nor one that the input does not, for
     // x's.
     const auto wanted = [&](i64 tile, i64 panel) {
-        const i64 slot = tile * sum_rows / lanes % C::slots;
-        const bool fed_by_h = slot >= C::h_from && slot < C::h_to,
-                   fed_by_x = slot >= C::x_from && slot < C::x_to;
+        using L = Layout<C>;
+        const i64 slot = tile * sum_rows / lanes % L::deltas;
+        const bool fed_by_h = slot >= L::d_h_from && slot < L::d_h_from + L::h_slots,
+                   fed_by_x = slot >= L::d_x_from && slot < L::d_x_from + L::x_slots;
         return (fed_by_h || panel * sum_columns <= features) &&
                (fed_by_x || (panel + 1) * sum_columns > features);
     };
@@ -311,7 +315,7 @@ void backward_weights(const Backward<C>& b, const SumRoom& room, float* scratch)
 
 // d_w_hr: d_hiddenᵀ · (o tanh(c)).
 template <class C>
-void backward_projection(const Backward<C>& b, const SumRoom& room, float* shown) {
+void backward_projection(const Backward<C>& b, const SumRoom& room) {
     const i64 hidden = b.layout.hidden, projection = b.problem.projection;
     const Schedule& schedule = b.problem.schedule;
     const i64 tiles = ceil_div(projection, sum_rows);
@@ -329,13 +333,20 @@ void backward_projection(const Backward<C>& b, const SumRoom& room, float* shown
         const float* gates = b.direction.gates + entry * b.layout.gates_width();
         const float* cell = b.direction.cell + entry * b.layout.cell_width();
         const float* before = b.cell_before(at_entry.rank, at_entry.step);
+        float* shown = b.scratch;
         for (i64 v = 0; v < b.layout.vectors(); v++) {
             V a[C::slots];
             RECURRA_UNROLL
             for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes);
-            V c = load(cell + v * lanes);
-            if (b.zones_cell()) c = C::cell(a, load(before + v * lanes, b.layout.units(v)));
-            store(shown + v * lanes, C::shown(a, c));
+            V c[C::cells];
+            RECURRA_UNROLL
+            for (int k = 0; k < C::cells; k++) c[k] = load(cell + b.layout.cell_at(v, k));
+            if constexpr (C::cells > 1) {
+                store(shown + v * lanes, C::shown(a, c));
+            } else {
+                if (b.zones_cell()) c[0] = C::cell(a, load(before + v * lanes, b.layout.units(v)));
+                store(shown + v * lanes, C::shown(a, c[0]));
+            }
         }
         pieces[0] = {(const Element*)shown, hidden};
     };
@@ -348,12 +359,12 @@ void backward_projection(const Backward<C>& b, const SumRoom& room, float* shown
 }
 
 // d_peepholes: the gates' gradients times the cell states that they see, summed over all entries for this
-// thread's units. scratch: (2, 3, cell_width).
+// thread's units.
 template <class C>
-void backward_peepholes(const Backward<C>& b, Share vectors, float* scratch) {
+void backward_peepholes(const Backward<C>& b, Share vectors) {
     const i64 width = b.layout.cell_width(), hidden = b.layout.hidden;
-    float *some = scratch, *all = scratch + 3 * width;
-    memset(scratch, 0, 6 * width * sizeof(float));
+    float *some = b.scratch, *all = b.scratch + 3 * width;
+    memset(b.scratch, 0, 6 * width * sizeof(float));
     const i64 entries = b.problem.schedule.start[b.problem.schedule.steps];
     Cursor cursor(b.reading, 0);
     for (i64 entry = 0; entry < entries; entry++, cursor.next()) {
@@ -386,7 +397,7 @@ void backward_peepholes(const Backward<C>& b, Share vectors, float* scratch) {
     }
     for (int k = 0; k < 3; k++)
         for (i64 v = vectors.first; v < vectors.last; v++)
-            store(b.direction.d_peepholes + k * hidden + v * lanes, load(all + k * width + v * lanes),
+            store(b.direction.d_own + k * hidden + v * lanes, load(all + k * width + v * lanes),
                   b.layout.units(v));
 }
 

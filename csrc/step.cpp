@@ -40,6 +40,7 @@ Scratch::~Scratch() {
 
 nb::object step(const Kernels& kernels, const Stack& stack, nb::object x, const nb::sequence& states,
                 const nb::sequence& weights, bool layer) {
+    if (is_normed(stack.cell) || stack.cell == SLSTM) return nb::none();  // the general way does it
     Array x_at, states_at[2] = {}, weights_at[5] = {};
     nb::object given_states[2], given_weights[5];
     if (!floats(x, x_at) || x_at.axes < (layer ? 2 : 1) || x_at.axes > (layer ? 3 : 2)) return nb::none();
@@ -63,17 +64,18 @@ nb::object step(const Kernels& kernels, const Stack& stack, nb::object x, const 
     }
     if (count != 0 && count != stack.states()) return nb::none();
     const std::int64_t gates = stack.hidden * gates_of(stack.cell);
-    const std::size_t peepholes = stack.cell == PEEPHOLE ? stack.place_of_peepholes() : 5;
+    const std::int64_t own_rows = own_rows_of(stack.cell);
+    const std::size_t own = own_rows ? stack.place_of_own() : 5;
     std::size_t which = 0;
     for (nb::handle weight : weights) {
         if (which == stack.weights_each()) return nb::none();
         given_weights[which] = nb::borrow(weight);
         Array& at = weights_at[which];
         if (!floats(given_weights[which], at)) return nb::none();
-        const bool fits = which == peepholes ? at.has_shape({3, stack.hidden})
-                          : which == 0       ? at.has_shape({gates, features})
-                          : which == 1       ? at.has_shape({gates, stack.hidden})
-                                             : at.has_shape({gates});
+        const bool fits = which == own ? at.has_shape({own_rows, stack.hidden})
+                          : which == 0 ? at.has_shape({gates, features})
+                          : which == 1 ? at.has_shape({gates, stack.hidden})
+                                       : at.has_shape({gates});
         if (!fits) return nb::none();
         which++;
     }
@@ -93,7 +95,7 @@ nb::object step(const Kernels& kernels, const Stack& stack, nb::object x, const 
                      data(weights_at[1]),
                      stack.bias ? data(weights_at[2]) : nullptr,
                      stack.bias ? data(weights_at[3]) : nullptr,
-                     peepholes < 5 ? data(weights_at[peepholes]) : nullptr,
+                     own_rows ? data(weights_at[own]) : nullptr,
                      memory_of(h),
                      nullptr,
                      nullptr};

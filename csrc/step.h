@@ -69,7 +69,7 @@ RECURRA_NOINLINE void step_units(const StepCall& call, const float* x, const flo
         a[slot] = sums[0] + bias;
     }
     V c_new;
-    const Parameters<C> own(call.peepholes, hidden, v, units);
+    const Parameters<C> own(call.own, hidden, v, units);
     const V c_before = c ? load(c + v * lanes, units) : V{}, h_before = h ? load(h + v * lanes, units) : V{};
     const V h_new = cell_forward<C>(a, c_before, h_before, c_new, own);
     store(h_out + v * lanes, h_new, units);

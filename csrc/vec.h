@@ -146,6 +146,21 @@ RECURRA_INLINE V exp(V x) {
 
 RECURRA_INLINE V sigmoid(V x) { return rounded(reciprocal(1.0f + exp(-x))); }
 
+// log σ(x) = min(x, 0) - log(1 + e) with e = exp(-|x|). The logarithm is 2 artanh(s) of s = e / (2 + e) <= 1
+// / 3, by its series.
+RECURRA_INLINE V log_sigmoid(V x) {
+    const V e = exp(x > V{} ? -x : x), s = e / (2.0f + e), s2 = s * s;
+    V p = broadcast(1.0f / 15.0f);
+    p = p * s2 + 1.0f / 13.0f;
+    p = p * s2 + 1.0f / 11.0f;
+    p = p * s2 + 1.0f / 9.0f;
+    p = p * s2 + 1.0f / 7.0f;
+    p = p * s2 + 1.0f / 5.0f;
+    p = p * s2 + 1.0f / 3.0f;
+    p = p * s2 + 1.0f;
+    return (x > V{} ? V{} : x) - 2.0f * s * p;
+}
+
 // tanh within 4e-7 of it, relatively: the rational function of degree 13 over 6 that Eigen uses (ptanh),
 // clamped where it reaches 1 in float.
 RECURRA_INLINE V tanh(V x) {

@@ -26,10 +26,10 @@ def small(kind: str = "lstm", **fixed: Any) -> Case:
     """N 3, T 5, F 2, H 4, two layers in both directions, P 3 for an LSTM, with initial states."""
     numbers = torch.Generator().manual_seed(1)
     stack = Stack(kind, 4, projection=3 if kind == "lstm" else 0, depth=2, directions=2, **fixed)
-    sizes = (stack.state, 4)[: 2 if kind in WITH_CELL_STATE else 1]
+    sizes = (stack.state, stack.cell_size)[: 2 if kind in WITH_CELL_STATE else 1]
     leading = (3, 5) if stack.batch_first else (5, 3)
     x = torch.randn(*leading, 2, generator=numbers)
-    initial = tuple(torch.randn(4, 3, n, generator=numbers) for n in sizes)
+    initial = tuple(torch.rand(4, 3, n, generator=numbers) for n in sizes)
     return Case(stack, x, initial, draw_weights(stack, 2, numbers), Steps(), (), ())
 
 

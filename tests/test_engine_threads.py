@@ -40,7 +40,7 @@ def make(stack: Stack, rows: int, length: int, features: int, seed: int, ragged:
     """A problem with initial states and all gradients, and lengths and resets unless `ragged` is False."""
     numbers = torch.Generator().manual_seed(seed)
     leading = (rows, length) if stack.batch_first else (length, rows)
-    sizes = (stack.state, stack.hidden)[: 2 if stack.kind in WITH_CELL_STATE else 1]
+    sizes = (stack.state, stack.cell_size)[: 2 if stack.kind in WITH_CELL_STATE else 1]
     places = stack.depth * stack.directions
 
     def normal(*shape: int) -> Tensor:
@@ -51,6 +51,8 @@ def make(stack: Stack, rows: int, length: int, features: int, seed: int, ragged:
     resets = torch.rand(rows, length, generator=numbers) < 0.1
     weights = draw_weights(stack, features, numbers)
     initial = tuple(normal(places, rows, size) for size in sizes)
+    if stack.kind == "slstm":
+        initial[1].abs_()  # n is a sum of exponentials
     upstream = (normal(*leading, stack.directions * stack.state), *[normal(places, rows, n) for n in sizes])
     steps = Steps(lengths, None, resets, True) if ragged else Steps()
     wanted = (True,) * (1 + len(initial) + len(weights))

@@ -11,8 +11,8 @@ struct Coupled {
     static constexpr int x_from = 0, x_to = 3, h_from = 0, h_to = 3;
     static constexpr int gate_of_x(int slot) { return slot; }
     static constexpr int gate_of_h(int slot) { return slot; }
-    static constexpr bool has_cell = true, carries_hidden = false;
-    static constexpr int params = 0;
+    static constexpr bool has_cell = true, carries_hidden = false, normed = false;
+    static constexpr int params = 0, cells = 1;
 
     static RECURRA_INLINE V cell(const V* a, V c_before) {
         return a[0] * c_before + rounded((1.0f - a[0]) * a[1]);

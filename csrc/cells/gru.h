@@ -14,8 +14,8 @@ struct Gru {
     static constexpr int x_from = 0, x_to = 3, h_from = 1, h_to = 4;
     static constexpr int gate_of_x(int slot) { return slot == 0 ? 2 : slot - 1; }
     static constexpr int gate_of_h(int slot) { return slot == 3 ? 2 : slot - 1; }
-    static constexpr bool has_cell = false, carries_hidden = true;
-    static constexpr int params = 0;
+    static constexpr bool has_cell = false, carries_hidden = true, normed = false;
+    static constexpr int params = 0, cells = 0;
 
     static RECURRA_INLINE V forward(V* a, V, V h_before, V&) {
         a[1] = sigmoid(a[1]);

@@ -11,8 +11,8 @@ struct Lstm {
     static constexpr int x_from = 0, x_to = 4, h_from = 0, h_to = 4;
     static constexpr int gate_of_x(int slot) { return slot; }
     static constexpr int gate_of_h(int slot) { return slot; }
-    static constexpr bool has_cell = true, carries_hidden = false;
-    static constexpr int params = 0;
+    static constexpr bool has_cell = true, carries_hidden = false, normed = false;
+    static constexpr int params = 0, cells = 1;
 
     // The new cell state from the gates and the one before.
     static RECURRA_INLINE V cell(const V* a, V c_before) { return a[1] * c_before + rounded(a[0] * a[2]); }

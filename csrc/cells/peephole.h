@@ -12,8 +12,8 @@ struct Peephole {
     static constexpr int x_from = 0, x_to = 4, h_from = 0, h_to = 4;
     static constexpr int gate_of_x(int slot) { return slot; }
     static constexpr int gate_of_h(int slot) { return slot; }
-    static constexpr bool has_cell = true, carries_hidden = false;
-    static constexpr int params = 3;  // p_i, p_f, p_o
+    static constexpr bool has_cell = true, carries_hidden = false, normed = false;
+    static constexpr int params = 3, cells = 1;  // p_i, p_f, p_o
 
     static RECURRA_INLINE V cell(const V* a, V c_before) { return a[1] * c_before + rounded(a[0] * a[2]); }
 

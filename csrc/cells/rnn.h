@@ -12,8 +12,8 @@ struct Rnn {
     static constexpr int x_from = 0, x_to = 1, h_from = 0, h_to = 1;
     static constexpr int gate_of_x(int) { return 0; }
     static constexpr int gate_of_h(int) { return 0; }
-    static constexpr bool has_cell = false, carries_hidden = false;
-    static constexpr int params = 0;
+    static constexpr bool has_cell = false, carries_hidden = false, normed = false;
+    static constexpr int params = 0, cells = 0;
 
     static RECURRA_INLINE V forward(V* a, V, V, V&) {
         a[0] = relu ? (0.0f > a[0] ? V{} : a[0]) : tanh(a[0]);  // a NaN stays one

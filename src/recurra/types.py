@@ -1,14 +1,18 @@
 """The axis legend, worn everywhere, and the record that a layer's `trace()` returns.
 
-| letter | axis                                    | letter | axis                                   |
-|--------|-----------------------------------------|--------|----------------------------------------|
-| `N`    | batch: one row, one sequence            | `P`    | projection: the hidden state's size    |
-| `T`    | time: the steps of a sequence           |        | where it is projected, else `H`        |
-| `F`    | features of the input at one step       | `Q`    | horizon: the steps forecast            |
-| `H`    | hidden units of a layer                 | `K`    | classes, or the vocabulary             |
-| `G`    | gates of the cell                       | `S`    | series in a panel                      |
-| `L`    | layers stacked                          |        |                                        |
-| `D`    | directions: 1, or 2 when bidirectional  |        |                                        |
+| letter | axis                                                                |
+|--------|---------------------------------------------------------------------|
+| `N`    | batch: one row, one sequence                                        |
+| `T`    | time: the steps of a sequence                                       |
+| `F`    | features of the input at one step                                   |
+| `H`    | hidden units of a layer                                             |
+| `P`    | projection: the hidden state's size where it is projected, else `H` |
+| `G`    | gates of the cell                                                   |
+| `L`    | layers stacked                                                      |
+| `D`    | directions: 1, or 2 when bidirectional                              |
+| `Q`    | horizon: the steps forecast                                         |
+| `K`    | classes, or the vocabulary                                          |
+| `S`    | series in a panel                                                   |
 
 Gate order is torch's: LSTM `i f g o`, GRU `r z n`. A shape is written with these letters and a
 space or a comma between them: (N, T, F) is a batch of N sequences, T steps each, F numbers a step.
@@ -24,6 +28,17 @@ if TYPE_CHECKING:
 
 LSTM_GATES = ("input", "forget", "candidate", "output")
 GRU_GATES = ("reset", "update", "candidate")
+# By the kind of the cell (`recurra.engine.stack.KINDS`), where it has gates.
+GATE_NAMES = {
+    "lstm": LSTM_GATES,
+    "gru": GRU_GATES,
+    "peephole": LSTM_GATES,
+    "coupled": ("forget", "candidate", "output"),
+    "refined": ("forget", "refine", "candidate", "output"),
+    "layer_norm_lstm": LSTM_GATES,
+    "layer_norm_gru": GRU_GATES,
+    "slstm": LSTM_GATES,
+}
 
 
 @dataclass(frozen=True, eq=False)

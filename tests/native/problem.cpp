@@ -61,12 +61,13 @@ void Shape::draw(Random& random) {
     noise = {};
     if (random.chance(40)) {
         noise = {maybe(), maybe(), maybe(), random.chance(70), random.next()};
-        if (!has_cell_state(cell)) noise.zoneout_cell = 0;
+        if (cells_of(cell) != 1) noise.zoneout_cell = 0;
     }
 }
 
 std::string Shape::text() const {
-    const char* names[] = {"lstm", "gru", "rnn_tanh", "rnn_relu", "peephole", "coupled"};
+    const char* names[] = {"lstm",    "gru",     "rnn_tanh",  "rnn_relu", "peephole",
+                           "coupled", "refined", "norm_lstm", "norm_gru", "slstm"};
     std::string text = names[cell];
     const auto number = [&](const char* name, i64 value) {
         text += std::string(" ") + name + std::to_string(value);
@@ -109,9 +110,10 @@ Inputs::Inputs(const Shape& s, Random& random) : shape(s), schedule(schedule_of(
     x = filled(s.features, s.gap);
     step_x = Buffer(s.rows * s.features, random, 1);
     if (random.chance(80)) d_y = filled(s.directions * s.state(), 0);
-    const i64 h = s.places() * s.rows * s.state(),
-              c = has_cell_state(s.cell) ? s.places() * s.rows * s.hidden : 0;
+    const i64 h = s.places() * s.rows * s.state(), c = s.places() * s.rows * s.hidden * cells_of(s.cell);
     if (s.initial) h_0 = Buffer(h, random, 1), c_0 = Buffer(c, random, 1);
+    for (i64 i = 0; s.cell == SLSTM && i < c_0.count(); i++)  // n is a sum of exponentials
+        if (i / s.hidden % 3 == 1) c_0.data()[i] = std::fabs(c_0.data()[i]) + 0.5f;
     if (random.chance(70)) d_h_n = Buffer(h, random, 1);
     if (random.chance(70)) d_c_n = Buffer(c, random, 1);
     for (i64 place = 0; place < s.places(); place++) {
@@ -121,7 +123,7 @@ Inputs::Inputs(const Shape& s, Random& random) : shape(s), schedule(schedule_of(
         w.w_hh = Buffer(gates * s.state(), random, fan(s.state()));
         if (s.bias) w.b_ih = Buffer(gates, random, 1), w.b_hh = Buffer(gates, random, 1);
         if (s.projection) w.w_hr = Buffer(s.projection * s.hidden, random, fan(s.hidden));
-        if (s.cell == PEEPHOLE) w.peepholes = Buffer(3 * s.hidden, random, 1);
+        w.own = Buffer(own_rows_of(s.cell) * s.hidden, random, 1);
         weights.push_back(std::move(w));
     }
     wanted = random.chance(50) ? ~std::uint64_t(0) : random.next();
@@ -175,7 +177,7 @@ private:
 
     void forward(bool keep) {
         const i64 width = s_.directions * s_.state(), states = s_.rows * s_.state(),
-                  cells = s_.rows * s_.hidden;
+                  cells = s_.rows * s_.hidden * cells_of(s_.cell);
         const std::string when = keep ? " (kept)" : "";
         const bool lstm = has_cell_state(s_.cell);
         layers_.assign(s_.depth, Layer());
@@ -194,7 +196,7 @@ private:
                 Direction& to = layer.directions[d];
                 to.w_ih = w.w_ih.data(), to.w_hh = w.w_hh.data(), to.w_hr = w.w_hr.data();
                 to.b_ih = w.b_ih.data(), to.b_hh = w.b_hh.data();
-                to.peepholes = w.peepholes.data(), to.stream = static_cast<std::uint32_t>(2 * l + d);
+                to.own = w.own.data(), to.stream = static_cast<std::uint32_t>(2 * l + d);
                 to.h_0 = at(in_.h_0, place * states), to.c_0 = at(in_.c_0, place * cells);
                 to.h_n = at(h_n, place * states), to.c_n = at(c_n, place * cells);
                 if (!keep) continue;
@@ -214,7 +216,7 @@ private:
 
     void backward() {
         const i64 width = s_.directions * s_.state(), states = s_.rows * s_.state(),
-                  cells = s_.rows * s_.hidden;
+                  cells = s_.rows * s_.hidden * cells_of(s_.cell);
         const bool lstm = has_cell_state(s_.cell);
         std::vector<Buffer> d_between;
         for (i64 l = 0; l < s_.depth; l++) {
@@ -240,7 +242,7 @@ private:
                 to.d_b_ih = gradient("d_b_ih" + where, w.b_ih.count(), bit + 2);
                 to.d_b_hh = gradient("d_b_hh" + where, w.b_hh.count(), bit + 3);
                 to.d_w_hr = gradient("d_w_hr" + where, w.w_hr.count(), bit + 4);
-                to.d_peepholes = gradient("d_peepholes" + where, w.peepholes.count(), bit + 7);
+                to.d_own = gradient("d_own" + where, w.own.count(), bit + 7);
                 to.d_h_0 = gradient("d_h_0" + where, s_.initial ? states : 0, bit + 5);
                 to.d_c_0 = gradient("d_c_0" + where, s_.initial && lstm ? cells : 0, bit + 6);
             }
@@ -276,7 +278,7 @@ Results run_step(const Inputs& inputs, const Kernels& kernels) {
     if (count)
         kernels.step(s.cell, {s.rows, s.features, s.hidden, inputs.step_x.data(), h_before.data(),
                               c_before.data(), w.w_ih.data(), w.w_hh.data(), w.b_ih.data(), w.b_hh.data(),
-                              w.peepholes.data(), h.data(), c.data(), y.data()});
+                              w.own.data(), h.data(), c.data(), y.data()});
     Results results;
     results.emplace_back("step's h", std::move(h));
     results.emplace_back("step's c", std::move(c));

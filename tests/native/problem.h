@@ -74,7 +74,7 @@ struct Shape {
 
 // A place in the stack: one layer in one direction.
 struct Weights {
-    Buffer w_ih, w_hh, b_ih, b_hh, w_hr, peepholes;
+    Buffer w_ih, w_hh, b_ih, b_hh, w_hr, own;
 };
 
 // What goes in. Steps beyond a row's end, and gaps, hold NaN.

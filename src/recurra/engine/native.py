@@ -100,6 +100,10 @@ def kernels() -> Any:
     return _kernels
 
 
+# a graph that is compiled before any call has to ask, and its compiler cannot look into the engine
+kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def module() -> Any:
     """The native module, told what torch is. Only where `available`."""
     global _connected

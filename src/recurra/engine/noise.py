@@ -50,21 +50,21 @@ class Noise(NamedTuple):
 
 
 class Zone(NamedTuple):
-    """Zoneout of one state."""
+    """Zoneout of one state, where each unit stays with chance p."""
 
     p: float
     stays: Tensor | None  # (N, T, H|P) bool: True where the state of the step before stays; None: expectation
 
 
 class Dropped(NamedTuple):
-    """Recurrent dropout."""
+    """Recurrent dropout: the units that the product does not read, each dropped with chance p."""
 
     p: float
     units: Tensor  # (N, P|H) bool
 
 
 class Draws(NamedTuple):
-    """What `draw` returns. None: nothing happens."""
+    """What `draw` returns: zoneout of the hidden and the cell state, and recurrent dropout; None: no such."""
 
     hidden: Zone | None = None
     cell: Zone | None = None
@@ -134,8 +134,8 @@ def philox(
 
     Philox4x32 with 7 rounds (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
     2011). unit, time, row: int64, 0 to 2³² - 1, of shapes that broadcast; stream likewise. seed: 0 to
-    2⁶⁴ - 1, the low half first, or a tensor () int64 of the same bits. Each word is int64, 0 to
-    2³² - 1, on the device of `unit`.
+    2⁶⁴ - 1, the low half first, or a tensor () int64 of the same bits. Returns int64, 0 to 2³² - 1,
+    on the device of `unit`.
 
     For example::
 
@@ -182,8 +182,8 @@ def check(noise: Noise, has_cell: bool) -> None:
             )
     if noise.zoneout_cell and not has_cell:
         raise ValueError(
-            f"zoneout_cell: expected 0, since this cell has no cell state, got {noise.zoneout_cell}; "
-            "give zoneout_hidden"
+            "zoneout_cell: expected 0, since this cell has no cell state that could stay, "
+            f"got {noise.zoneout_cell}; give zoneout_hidden"
         )
     if isinstance(noise.seed, int) and not 0 <= noise.seed < 2**64:
         raise ValueError(

@@ -31,8 +31,10 @@ from recurra.engine.scan import transformed
 def scan(a: Tensor, b: Tensor, h_0: Tensor, restart: Tensor | None = None) -> Tensor:
     """h (N, T, H) of every step: h_t = a_t ⊙ h_{t-1} + b_t, from h_0, with T ≥ 1.
 
-    a and b: (N, T, H). h_0: (N, H). restart: (N, T, 1) bool, True where h_{t-1} counts as zero; neither a
-    gradient nor NaN crosses such a step. Shapes are the caller's to check.
+    a, b: (N, T, H). h_0: (N, H). restart: (N, T, 1) bool, True where h_{t-1} counts as zero; neither a
+    gradient nor NaN crosses such a step.
+
+    Shapes are the caller's to check.
 
     For example::
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.engine import cells, variants
+from recurra.engine import cells, norms, slstm, variants
 from recurra.engine.noise import Noise
-from recurra.engine.stack import WITH_CELL_STATE, Stack, Steps
+from recurra.engine.stack import OWN_WEIGHTS, WITH_CELL_STATE, Stack, Steps
 
 
 def run(
@@ -53,7 +53,7 @@ def run_states(
     if not initial:
         places, rows = stack.depth * stack.directions, below.shape[0]
         state = stack.projection or stack.hidden
-        initial = [x.new_zeros(places, rows, state), x.new_zeros(places, rows, stack.hidden)]
+        initial = [x.new_zeros(places, rows, state), x.new_zeros(places, rows, stack.cell_size)]
         initial = initial[: 2 if stack.kind in WITH_CELL_STATE else 1]
     options: dict[str, Any] = {"lengths": lengths, "resets": steps.resets, "noise": noise}
     options["reset_to_initial"] = steps.reset_to_initial
@@ -93,6 +93,10 @@ def _cell_of(kind: str) -> Callable[..., Any]:
         "gru": cells.gru,
         "peephole": variants.peephole_lstm,
         "coupled": variants.coupled_lstm,
+        "refined": variants.refined_lstm,
+        "layer_norm_lstm": norms.layer_norm_lstm,
+        "layer_norm_gru": norms.layer_norm_gru,
+        "slstm": slstm.slstm,
     }
     return by_kind[kind]
 
@@ -104,7 +108,7 @@ def named_weights(stack: Stack, weights: Sequence[Tensor], place: int) -> dict[s
         "w_hh",
         *(["b_ih", "b_hh"] if stack.bias else []),
         *(["w_hr"] if stack.projection else []),
-        *(["peepholes"] if stack.kind == "peephole" else []),
+        *([OWN_WEIGHTS[stack.kind][0]] if stack.kind in OWN_WEIGHTS else []),
     ]
     each = len(weights) // (stack.depth * stack.directions)
     no_bias: dict[str, Tensor | None] = {"b_ih": None, "b_hh": None}

@@ -47,8 +47,11 @@ def scan(
     Raises ValueError for shapes that do not fit, before any memory is touched.
     """
     if torch.compiler.is_compiling():
-        if x.dtype == torch.float32 and x.device.type == "cpu" and native.available():
-            return scan_in_graph(stack, x, initial, weights, steps, noise)
+        if x.device.type == "cpu" and native.available():
+            if x.dtype == torch.float32:
+                return scan_in_graph(stack, x, initial, weights, steps, noise)
+            if x.dtype == torch.bfloat16:
+                return _in_float32(stack, x, initial, weights, steps, recompute, noise)
         return plain.run(stack, x, initial, weights, steps, noise)
     if native.kernels() is not None and not transformed():
         found = scan_natively(stack, x, initial, weights, steps, recompute, noise)

@@ -7,14 +7,33 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "peephole", "coupled")  # in the order of csrc/problem.h
-GATES = (4, 3, 1, 1, 4, 3)
-WITH_CELL_STATE = ("lstm", "peephole", "coupled")
+# in the order of csrc/problem.h
+KINDS = (
+    "lstm",
+    "gru",
+    "rnn_tanh",
+    "rnn_relu",
+    "peephole",
+    "coupled",
+    "refined",
+    "layer_norm_lstm",
+    "layer_norm_gru",
+    "slstm",
+)
+GATES = (4, 3, 1, 1, 4, 3, 4, 4, 3, 4)
+WITH_CELL_STATE = ("lstm", "peephole", "coupled", "refined", "layer_norm_lstm", "slstm")
+STATE_PARTS = {"slstm": 3}  # numbers of cell state that a unit has, where there are several: c, n, m
+# Cells with weights of their own, (rows, H), last of all: what the plain twin calls them, and rows.
+OWN_WEIGHTS = {"peephole": ("peepholes", 3), "layer_norm_lstm": ("norms", 10), "layer_norm_gru": ("norms", 6)}
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What to run. projection: P, or 0 for none. bias: whether each cell has b_ih and b_hh."""
+    """What to run.
+
+    kind: one of KINDS. hidden: H. projection: P, or 0 for none. depth: L. directions: D. bias: whether each
+    cell has b_ih and b_hh. batch_first: whether x is (N, T, F).
+    """
 
     kind: str
     hidden: int
@@ -30,9 +49,15 @@ class Stack:
         return self.projection or self.hidden
 
     @property
+    def cell_size(self) -> int:
+        """The cell state's size: H, or as many times H as a unit has numbers of it; 0 where there is none."""
+        return self.hidden * STATE_PARTS.get(self.kind, int(self.kind in WITH_CELL_STATE))
+
+    @property
     def weights_each(self) -> int:
-        """Weights of one layer in one direction: w_ih, w_hh, b_ih, b_hh, w_hr, peepholes, where they are."""
-        return 2 + 2 * self.bias + (self.projection > 0) + (self.kind == "peephole")
+        """Weights of one layer in one direction: w_ih, w_hh, b_ih, b_hh, w_hr and the cell's own, where
+        there are such."""
+        return 2 + 2 * self.bias + (self.projection > 0) + (self.kind in OWN_WEIGHTS)
 
 
 class Steps(NamedTuple):

@@ -12,14 +12,14 @@ from recurra.engine import native, plain
 from recurra.engine.call import call
 from recurra.engine.noise import Noise
 from recurra.engine.scan import runs_natively
-from recurra.engine.stack import GATES, KINDS, WITH_CELL_STATE, Stack, Steps
+from recurra.engine.stack import GATES, KINDS, STATE_PARTS, WITH_CELL_STATE, Stack, Steps
 
 
 class CellStates(NamedTuple):
     """One layer in one direction; zero beyond a row's length."""
 
     gates: Tensor  # (N, T, G, H) activated, in torch's order; G = 0 for a plain RNN
-    cell: Tensor | None  # (N, T, H), or None where the cell has none
+    cell: Tensor | None  # (N, T, H), or None where the cell has none; of an sLSTM c / n
     hidden: Tensor  # (N, T, P)
 
 
@@ -41,7 +41,7 @@ def states(
         _, found = plain.run_states(stack, x, initial, weights, steps, noise)
         if stack.kind.startswith("rnn"):
             return [CellStates(s.output.unsqueeze(2)[:, :, :0], None, s.output) for s in found]
-        return [CellStates(s.gates, getattr(s, "cell", None), s.output) for s in found]
+        return [CellStates(s.gates, _shown_cell(stack, getattr(s, "cell", None)), s.output) for s in found]
     made = call(stack, x, initial, weights, steps, noise)
     assert made is not None
     made.forward(True)
@@ -71,8 +71,18 @@ def _decode(stack: Stack, made: Any, kept: tuple[Tensor, ...], place: int) -> Ce
     named = blocks[:, :, order].transpose(1, 2).flatten(2)[..., : stack.hidden]
     cells = None
     if stack.kind in WITH_CELL_STATE:
-        cells = _at_entries(cell[place][:, : stack.hidden], entries)
+        parts = STATE_PARTS.get(stack.kind, 1)
+        apart = cell[place].reshape(cell.shape[1], -1, parts, lanes).transpose(1, 2).flatten(2)
+        cells = _shown_cell(stack, _at_entries(apart[..., : stack.hidden].flatten(1), entries))
     return CellStates(_at_entries(named, entries), cells, hidden)
+
+
+def _shown_cell(stack: Stack, cell: Tensor | None) -> Tensor | None:
+    """The cell state (N, T, H) of a trace: of an sLSTM c / n, which is the same whatever m is."""
+    if cell is None or stack.kind != "slstm":
+        return cell
+    c, n, _ = cell.chunk(3, dim=-1)
+    return torch.where(n == 0, 0, c / n)
 
 
 def _at_entries(values: Tensor, entries: Tensor) -> Tensor:

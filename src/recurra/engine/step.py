@@ -17,11 +17,12 @@ from recurra.engine.stack import Stack
 def step(
     stack: Stack, x: Any, states: Sequence[Any], weights: Sequence[Any], layer: bool = False
 ) -> tuple[Tensor, ...] | None:
-    """The new states: h, and c of an LSTM; of a layer its output before them. None: not for the engine.
+    """The new states: h, and c of an LSTM; of a layer its output before them.
 
     x: (N, F) or (F,) of a cell, (N, 1, F), (1, N, F) or (1, F) of a layer; few rows, float32, on a CPU,
     outside of autograd. states: each in the shape that the cell or layer gives them, or none: zeros.
-    weights: w_ih, w_hh and perhaps b_ih, b_hh. None for any other input, so that torch may refuse it.
+    weights: w_ih, w_hh and perhaps b_ih, b_hh. Returns None for any other input, which is not for the engine,
+    so that torch may refuse it.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None  # a graph holds torch's own operators, not calls by address
