@@ -1,11 +1,13 @@
 """PyTorch's own tests of recurrent layers, run with torch.nn's layers and cells rebound to recurra's.
 
 Each test file of a PyTorch checkout runs twice, with torch's classes and with ours in their places, on the
-CPU. Of its tests those run whose name or body speaks of recurrent layers, their cells or packed sequences.
-Printed are all tests with a result in either run, and the differences, which are what counts: a checkout
-of another release than the installed torch has tests that fail with torch itself.
+CPU: all files that speak of recurrent layers, their cells or packed sequences, and of their tests those whose
+name or body does. Printed are the tests that fail, those that differ, and a table of all files. The
+differences are what counts: a checkout of another release than the installed torch has tests that fail with
+torch itself. Names that the installed torch no longer has are put in as empty classes, so that such a file's
+other tests run.
 
-    python benchmarks/torch_rnn_tests.py path/to/pytorch/test
+    python benchmarks/torch_rnn_tests.py path/to/pytorch/test --jobs 2
     python benchmarks/torch_rnn_tests.py path/to/pytorch/test --files test_nn.py nn/test_packed_sequence.py
     python benchmarks/torch_rnn_tests.py --modules
 
@@ -17,6 +19,7 @@ scipy as well. Nothing of torch's is kept here. Exit code: 0 without differences
 from __future__ import annotations
 
 import argparse
+import builtins
 import importlib.util
 import inspect
 import json
@@ -29,6 +32,8 @@ import types
 import unittest
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,43 +41,12 @@ CLASSES = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 SPEAKS_OF_THEM = re.compile(
     r"(?<![A-Za-z])(LSTM|GRU|RNN)(Cell|Base|s)?(?![a-z])|packed_?sequence", re.IGNORECASE
 )
-FILES = (
-    "test_nn.py",
-    "test_modules.py",
-    "nn/test_packed_sequence.py",
-    "nn/test_module_hooks.py",
-    "nn/test_load_state_dict.py",
-    "nn/test_parametrization.py",
-    "nn/test_pruning.py",
-    "nn/test_init.py",
-    "test_stateless.py",
-    "test_expanded_weights.py",
-    "test_autograd.py",
-    "test_autocast.py",
-    "test_mkldnn.py",
-    "test_fake_tensor.py",
-    "test_serialization.py",
-    "test_multiprocessing.py",
-    "test_overrides.py",
-    "test_decomp.py",
-    "test_fx.py",
-    "test_jit.py",
-    "export/test_export.py",
-    "functorch/test_aotdispatch.py",
-    "functorch/test_control_flow.py",
-    "dynamo/test_aot_autograd.py",
-    "dynamo/test_trace_rules.py",
-    "inductor/test_cpu_repro.py",
-    "inductor/test_torchinductor.py",
-    "quantization/core/test_quantized_module.py",
-    "quantization/eager/test_quantize_eager_ptq.py",
-    "quantization/eager/test_numeric_suite_eager.py",
-    "quantization/fx/test_quantize_fx.py",
-    "ao/sparsity/test_structured_sparsifier.py",
-)
+LISTS_OF_MODULES = re.compile(r"\bmodule_db\b|@modules\(")  # these reach the layers without naming them
+LEFT_OUT = re.compile(r"distributed/|test_(cuda|mps|xpu)\b|test_cpp_extensions_")  # of other devices
 NAMES_A_MODULE = re.compile(r"_nn_[A-Z]")  # a test made from a list of modules, one for each
-OF_THE_INSTALLED = ("common_quantized",)  # asks which engines this very build has
-SECONDS_A_FILE = 600
+OF_THE_INSTALLED = ("common_quantized", "generated")  # which engines this very build has; made when built
+IMPORTED = builtins.__import__
+WAYS = ("torch", "recurra")
 Results = dict[str, tuple[str, str]]  # of each test: passed, failed, skipped …, and why
 
 
@@ -87,6 +61,9 @@ class Selection:
         items[:] = [
             item for item in items if concerns_them(item) and not (without and re.search(without, item.name))
         ]
+
+    def pytest_collection_finish(self) -> None:
+        builtins.__import__ = IMPORTED
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.note(nodeid, "crashed", "the process ended in it, or its time was up")
@@ -112,9 +89,17 @@ def concerns_them(item: Any) -> bool:
     if NAMES_A_MODULE.search(item.name):
         return False
     function = inspect.unwrap(getattr(item, "function", item))
+    return speaks_of_them(getattr(function, "__code__", None))
+
+
+@cache  # one function makes thousands of tests
+def speaks_of_them(code: types.CodeType | None) -> bool:
+    """Whether a function's source speaks of recurrent layers."""
+    if code is None:
+        return False
     try:
-        return bool(SPEAKS_OF_THEM.search(inspect.getsource(function)))
-    except (OSError, TypeError):
+        return bool(SPEAKS_OF_THEM.search(inspect.getsource(code)))
+    except OSError:
         return False
 
 
@@ -155,20 +140,69 @@ def take_support(tests: Path) -> None:
         spec.loader.exec_module(sys.modules[spec.name])
 
 
+def put_in_what_is_gone(tests: Path) -> None:
+    """Lets imports in test files go on where the installed torch has no such module or name."""
+
+    def forgiving(
+        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
+        of_a_test = str((globals or {}).get("__file__", "")).startswith(str(tests.parent))
+        if not (of_a_test and level == 0 and name.partition(".")[0] in ("torch", "functorch")):
+            return IMPORTED(name, globals, locals, fromlist, level)
+        module = None
+        while module is None:
+            try:
+                module = IMPORTED(name, globals, locals, fromlist, level)
+            except ModuleNotFoundError as error:
+                if not f"{name}.".startswith(f"{error.name}."):
+                    raise
+                put_in_a_module(str(error.name))
+        gone = [one for one in fromlist or () if one != "*" and not hasattr(module, one)]
+        if not gone:
+            return module
+        stand_in = types.ModuleType(name)
+        stand_in.__dict__.update({one: getattr(module, one) for one in fromlist if one not in gone})
+        stand_in.__dict__.update({one: type(one, (Exception,), {}) for one in gone})
+        return stand_in
+
+    builtins.__import__ = forgiving  # type: ignore[assignment]
+
+
+def put_in_a_module(name: str) -> None:
+    """An empty module, which may have submodules."""
+    parent, _, last = name.rpartition(".")
+    module = types.ModuleType(name)
+    module.__path__ = []
+    sys.modules[name] = module
+    setattr(sys.modules[parent], last, module)
+
+
+def lift_deadlines() -> None:
+    """Lifts the time limit for examples, which PyTorch's tests refuse to run with; later profiles inherit."""
+    if importlib.util.find_spec("hypothesis") is not None:
+        from hypothesis import settings
+
+        settings.register_profile("no deadline", deadline=None)
+        settings.load_profile("no deadline")
+
+
 def inside(way: str, file: str, target: str) -> None:
     """Runs one file's tests in this process, with torch's classes or with recurra's."""
     import pytest
 
     if way == "recurra":
         rebind()
-    take_support(Path(os.environ["TESTS_OF_TORCH"]))
+    tests = Path(os.environ["TESTS_OF_TORCH"])
+    take_support(tests)
+    put_in_what_is_gone(tests)
+    lift_deadlines()
     # the checkout's conftest.py and pytest.ini are for PyTorch's own build
     options = ["--noconftest", "-c", os.devnull, "--rootdir", os.path.dirname(file), "-q", "--no-header"]
     options += ["-p", "no:cacheprovider", "-p", "no:randomly", "-W", "default"]
     sys.exit(int(pytest.main([*options, file], plugins=[Selection(Path(target))])))
 
 
-def run(tests: Path, file: str, way: str, without: str) -> Results:
+def run(tests: Path, file: str, way: str, without: str, seconds: float) -> Results:
     """What became of a file's tests."""
     surroundings = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")]),
@@ -183,11 +217,11 @@ def run(tests: Path, file: str, way: str, without: str) -> Results:
         command = [sys.executable, __file__, "--inside", way, str(tests / file), str(target)]
         try:
             ended = subprocess.run(
-                command, env=surroundings, cwd=folder, capture_output=True, text=True, timeout=SECONDS_A_FILE
+                command, env=surroundings, cwd=folder, capture_output=True, text=True, timeout=seconds
             )
             said, code = ended.stdout + ended.stderr, ended.returncode
         except subprocess.TimeoutExpired:
-            said, code = f"more than {SECONDS_A_FILE} s", -1
+            said, code = f"more than {seconds:g} s", -1
         results = {test: (outcome, why) for test, outcome, why in map(json.loads, target.open())}
     if not results and code not in (0, 5):  # pytest's code for no tests is 5
         results["collection"] = ("failed", " ".join(said.splitlines()[-5:]))
@@ -204,15 +238,14 @@ def differences(torchs: Results, ours: Results) -> list[str]:
     ]
 
 
-def compare(tests: Path, file: str, without: str, verbose: bool) -> tuple[Counter[str], int]:
-    """Runs a file both ways and prints it: how many of our results of each kind, and how many differ."""
-    torchs, ours = (run(tests, file, way, without) for way in ("torch", "recurra"))
+def tell(file: str, torchs: Results, ours: Results, verbose: bool) -> tuple[Counter[str], int]:
+    """Prints what became of a file both ways: how many of our results of each kind, and how many differ."""
     counts = Counter(outcome for outcome, _ in ours.values())
     said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "no such tests"
     print(f"{file}: {said}", flush=True)
     differ = differences(torchs, ours)
     for test, (outcome, why) in sorted(ours.items()):
-        if verbose or (outcome == "failed" and test not in differ):
+        if verbose or (outcome in ("failed", "crashed") and test not in differ):
             also = "" if test in differ else " (with torch's classes too)"
             print(f"    {outcome}{also}: {test}  {why[:300]}")
     for test in differ:
@@ -220,6 +253,37 @@ def compare(tests: Path, file: str, without: str, verbose: bool) -> tuple[Counte
         print(f"    DIFFERS: {test}: with torch's {before[0]} {before[1][:200]}, with ours {after[0]}")
         print(f"        {after[1][:600]}", flush=True)
     return counts, len(differ)
+
+
+def table(rows: dict[str, tuple[Counter[str], int]]) -> str:
+    """Markdown: of each file what became of its tests with ours, and whether it is the same with torch's."""
+    lines = ["| file | passed | failed | skipped | as with torch's own |", "|---|--:|--:|--:|---|"]
+    every, differ = Counter[str](), 0
+    for file, (counts, more) in rows.items():
+        every, differ = every + counts, differ + more
+        lines.append(row(f"`{file}`", counts, more))
+    return "\n".join([*lines, row("all", every, differ)])
+
+
+def row(file: str, counts: Counter[str], differ: int) -> str:
+    """One line of the table. A crash counts as failed, and what torch expects to fail as skipped."""
+    numbers = (
+        counts["passed"],
+        counts["failed"] + counts["crashed"],
+        counts["skipped"] + counts["expected to fail"],
+    )
+    return f"| {file} | {' | '.join(map(str, numbers))} | {f'{differ} differ' if differ else 'yes'} |"
+
+
+def files_of(tests: Path) -> tuple[list[str], list[str]]:
+    """The files that speak of recurrent layers or run lists of modules, and those of them left out."""
+    files: tuple[list[str], list[str]] = [], []
+    for path in sorted(tests.rglob("test_*.py")):
+        text = path.read_text(errors="replace")
+        if SPEAKS_OF_THEM.search(text) or LISTS_OF_MODULES.search(text):
+            name = path.relative_to(tests).as_posix()
+            files[bool(LEFT_OUT.match(name))].append(name)
+    return files
 
 
 def try_module_list() -> int:
@@ -301,7 +365,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tests", nargs="?", default=os.environ.get("PYTORCH_TESTS"))
-    parser.add_argument("--files", nargs="+", default=FILES, help="paths below the test folder")
+    parser.add_argument("--files", nargs="+", help="paths below the test folder; else all that are found")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time")
+    parser.add_argument("--seconds", type=float, default=900, help="the time that one run of a file may take")
     parser.add_argument("--without", default="", help="leave out tests whose names this expression finds")
     parser.add_argument("--verbose", action="store_true", help="print every test, skipped ones with reasons")
     parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)
@@ -321,16 +387,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     version = tests.parent / "version.txt"
     release = version.read_text().strip() if version.exists() else "of an unknown release"
     print(f"installed: torch {torch.__version__}; tests: {release}")
-    total, differ = Counter[str](), 0
-    for file in options.files:
-        if not (tests / file).exists():
-            print(f"{file}: not in this checkout")
-            continue
-        counts, more = compare(tests, file, options.without, options.verbose)
-        total, differ = total + counts, differ + more
-    said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(total.items()))
-    print(f"in all: {said}; {differ} differ")
-    return 1 if differ else 0
+    found, left_out = files_of(tests)
+    files = [file for file in options.files or found if (tests / file).exists()]
+    for file in options.files or left_out:
+        if file not in files:
+            print(f"{file}: not run: " + ("not in this checkout" if options.files else "of other devices"))
+    rows = {}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = [
+            [pool.submit(run, tests, file, way, options.without, options.seconds) for way in WAYS]
+            for file in files
+        ]
+        for file, (torchs, ours) in zip(files, runs, strict=True):
+            rows[file] = tell(file, torchs.result(), ours.result(), options.verbose)
+    rows = {file: (counts, more) for file, (counts, more) in rows.items() if counts or more}
+    print(table(rows))
+    return 1 if any(more for _, more in rows.values()) else 0
 
 
 if __name__ == "__main__":

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import dropout, layer_norm, linear, logsigmoid
 
 import recurra.nn
 from recurra.bench.timing import Spread, interleave
 
 Step = Callable[..., tuple[Tensor, Tensor]]
+DRAWN = ("zoneout", "recurrent dropout", "weight drop")  # random, so results differ
 
 
 def lstm_step(a: Tensor, h: Tensor, c: Tensor, w: Tensor, more: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -64,22 +66,95 @@ def coupled_step(
     return o.sigmoid() * c.tanh(), c
 
 
-def looped(step: Step, layer: Any, x: Tensor, more: Callable[[], list[tuple[Tensor, ...]]]) -> Tensor:
-    """x (N, T, F) through a step, a step at a time. more: what each step is given besides."""
-    w_ih, w_hh, b_ih, b_hh = layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0
+def refined_step(
+    a: Tensor, h: Tensor, c: Tensor, w: Tensor, more: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    f, r, g, o = (a + linear(h, w)).chunk(4, -1)
+    f, r = f.sigmoid(), r.sigmoid()
+    f = 2 * r * f + (1 - 2 * r) * f * f
+    c = f * c + (1 - f) * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def norm_lstm_step(
+    a: Tensor, h: Tensor, c: Tensor, w: Tensor, more: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    norms, bias = more
+    sums = a + layer_norm(linear(h, w), (w.shape[0],), norms[4:8].flatten(), bias)
+    i, f, g, o = sums.chunk(4, -1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * layer_norm(c, c.shape[-1:], norms[8], norms[9]).tanh(), c
+
+
+def norm_gru_step(
+    a: Tensor, h: Tensor, c: Tensor, w: Tensor, more: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    r, z, n = a.chunk(3, -1)
+    r_h, z_h, n_h = apart(linear(h, w), more[0][3:], more[1]).chunk(3, -1)
+    z, n = (z + z_h).sigmoid(), (n + (r + r_h).sigmoid() * n_h).tanh()
+    return (1 - z) * n + z * h, c
+
+
+def apart(sums: Tensor, factors: Tensor, bias: Tensor) -> Tensor:
+    """A GRU's sums (..., 3H), those of the gates normalised together, the candidate's alone."""
+    cut = 2 * factors.shape[-1]
+    gates = layer_norm(sums[..., :cut], (cut,), factors[:2].flatten(), bias[:cut])
+    return torch.cat((gates, layer_norm(sums[..., cut:], (cut // 2,), factors[2], bias[cut:])), -1)
+
+
+def slstm_step(a: Tensor, h: Tensor, c: Tensor, w: Tensor, more: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    i, f, z, o = (a + linear(h, w)).chunk(4, -1)
+    c, n, m = c.unbind()
+    kept = logsigmoid(f) + m
+    m = torch.where(n == 0, i, torch.maximum(kept, i)).detach()
+    i, f = torch.exp(i - m), torch.exp(kept - m)
+    c, n = f * c + i * z.tanh(), f * n + i
+    return o.sigmoid() * c / n, torch.stack((c, n, m))
+
+
+def product(layer: Any, x: Tensor) -> Tensor:
+    return linear(x, layer.weight_ih_l0, layer.bias_ih_l0 + layer.bias_hh_l0)
+
+
+def normed_lstm(layer: Any, x: Tensor) -> Tensor:
+    sums = linear(x, layer.weight_ih_l0)
+    return layer_norm(sums, sums.shape[-1:], layer.weight_norm_l0[:4].flatten(), layer.bias_ih_l0)
+
+
+def normed_gru(layer: Any, x: Tensor) -> Tensor:
+    return apart(linear(x, layer.weight_ih_l0), layer.weight_norm_l0[:3], layer.bias_ih_l0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer and what it is called with; the step of the loop, what steps are given, what they read."""
+
+    name: str
+    layer: Any
+    step: Step
+    more: Callable[[], list[tuple[Tensor, ...]]]
+    given: dict[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Any, Tensor], Tensor] = product
+    states: int = 1
+
+
+def looped(case: Case, step: Step, x: Tensor) -> Tensor:
+    """x (N, T, F) through a step, a step at a time."""
+    layer = case.layer
+    w_hh = layer.weight_hh_l0
     if layer.weight_drop:
         w_hh = dropout(w_hh, layer.weight_drop)
-    inputs = linear(x, w_ih, b_ih + b_hh).unbind(1)
     h = c = x.new_zeros(x.shape[0], layer.hidden_size)
+    if case.states > 1:
+        c = x.new_zeros(case.states, *h.shape)
     outputs = []
-    for a, given in zip(inputs, more(), strict=True):
+    for a, given in zip(case.prepare(layer, x).unbind(1), case.more(), strict=True):
         h, c = step(a, h, c, w_hh, given)
         outputs.append(h)
     return torch.stack(outputs, 1)
 
 
-def cases(rows: int, steps: int, size: int) -> list[tuple[str, Any, dict[str, Any], Step, Any]]:
-    """Name, layer, what it is called with, the step of the loop, what its steps are given."""
+def cases(rows: int, steps: int, size: int) -> list[Case]:
     resets = torch.rand(rows, steps) < 0.05
     keeps = [(1 - column.float().unsqueeze(1),) for column in resets.unbind(1)]
 
@@ -92,14 +167,21 @@ def cases(rows: int, steps: int, size: int) -> list[tuple[str, Any, dict[str, An
     def one_mask() -> list[tuple[Tensor, ...]]:
         return [(dropout(torch.ones(rows, size), 0.2),)] * steps
 
-    peephole = make("PeepholeLSTM")
+    def norms(layer: Any) -> Callable[[], list[tuple[Tensor, ...]]]:
+        return lambda: [(layer.weight_norm_l0, layer.bias_hh_l0)] * steps
+
+    peephole, lstm, gru = make("PeepholeLSTM"), make("LayerNormLSTM"), make("LayerNormGRU")
     return [
-        ("zoneout", make(zoneout=0.1), {}, zoneout_step, nothing),
-        ("recurrent dropout", make(recurrent_dropout=0.2), {}, masked_step, one_mask),
-        ("weight drop", make(weight_drop=0.2), {}, lstm_step, nothing),
-        ("resets", make(), {"resets": resets}, reset_step, lambda: keeps),
-        ("peephole", peephole, {}, peephole_step, lambda: [(peephole.weight_peephole_l0,)] * steps),
-        ("coupled", make("CoupledLSTM"), {}, coupled_step, nothing),
+        Case("zoneout", make(zoneout=0.1), zoneout_step, nothing),
+        Case("recurrent dropout", make(recurrent_dropout=0.2), masked_step, one_mask),
+        Case("weight drop", make(weight_drop=0.2), lstm_step, nothing),
+        Case("resets", make(), reset_step, lambda: keeps, {"resets": resets}),
+        Case("peephole", peephole, peephole_step, lambda: [(peephole.weight_peephole_l0,)] * steps),
+        Case("coupled", make("CoupledLSTM"), coupled_step, nothing),
+        Case("coupled, refined", make("CoupledLSTM", refine=True), refined_step, nothing),
+        Case("LayerNorm LSTM", lstm, norm_lstm_step, norms(lstm), prepare=normed_lstm),
+        Case("LayerNorm GRU", gru, norm_gru_step, norms(gru), prepare=normed_gru),
+        Case("sLSTM", make("SLSTM"), slstm_step, nothing, states=3),
     ]
 
 
@@ -123,20 +205,22 @@ def main() -> None:
 
     print(f"N{rows} T{steps} F=H={size}, {arguments.threads} threads, torch {torch.__version__}\n")
     print("| case | ms | by our plain LSTM | compiled loop ms | its time by ours |\n|---|---|---|---|---|")
-    for name, layer, given, step, more in cases(rows, steps, size):
+    for case in cases(rows, steps, size):
         torch._dynamo.reset()
-        compiled = torch.compile(step)
+        compiled = torch.compile(case.step)
 
-        def by_engine(x: Tensor, layer: Any = layer, given: Any = given) -> Tensor:
-            return layer(x, **given)[0]
+        def by_engine(x: Tensor, case: Case = case) -> Tensor:
+            return case.layer(x, **case.given)[0]
 
-        def by_loop(x: Tensor, layer: Any = layer, step: Any = compiled, more: Any = more) -> Tensor:
-            return looped(step, layer, x, more)
+        def by_loop(x: Tensor, case: Case = case, step: Any = compiled) -> Tensor:
+            return looped(case, step, x)
 
+        if case.name not in DRAWN:
+            torch.testing.assert_close(by_loop(x), by_engine(x), rtol=1e-3, atol=1e-4)
         calls = [train(lambda x: plain(x)[0]), train(by_engine), train(by_loop)]
         own, ours, loop = interleave(calls, budget=arguments.budget)
         ratios = f"{ours.median / own.median:.2f} | {told(loop)} | {loop.median / ours.median:.1f}"
-        print(f"| {name} | {told(ours)} | {ratios} |", flush=True)
+        print(f"| {case.name} | {told(ours)} | {ratios} |", flush=True)
 
 
 def told(spread: Spread) -> str:

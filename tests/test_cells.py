@@ -388,18 +388,6 @@ def test_an_open_forget_gate_carries_gradient_over_a_thousand_steps() -> None:
     assert through_hidden.abs().max() < 1e-40
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "relu"])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_first_and_second_derivatives_against_finite_differences(kind: str, reverse: bool) -> None:
-    problem = make(kind, (3, 3, 1, 2), lengths=torch.tensor([2, 0, 3]), reverse=reverse, seed=2).tracked()
-
-    def run(*leaves: Tensor) -> tuple[Tensor, ...]:
-        return results(problem.with_leaves(leaves))
-
-    assert torch.autograd.gradcheck(run, problem.leaves)
-    assert torch.autograd.gradgradcheck(run, problem.leaves)
-
-
 # torch's own forward mode scripts its decompositions when first used, and torch warns of that itself.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)

@@ -118,23 +118,6 @@ def test_hand_derived_gradients_are_autograds(
         check_gradients(replace(problem, resets=resets, reset_to_initial=reset_to_initial))
 
 
-@every_way
-def test_first_and_second_derivatives_against_finite_differences(
-    kind: str, reverse: bool, reset_to_initial: bool
-) -> None:
-    problem = replace(
-        make(kind, (3, 3, 1, 2), lengths=torch.tensor([2, 0, 3]), reverse=reverse, seed=2),
-        resets=torch.tensor([[True, False, True], [True, True, True], [False, True, False]]),
-        reset_to_initial=reset_to_initial,
-    ).tracked()
-
-    def run(*leaves: Tensor) -> tuple[Tensor, ...]:
-        return results(problem.with_leaves(leaves))
-
-    assert torch.autograd.gradcheck(run, problem.leaves)
-    assert torch.autograd.gradgradcheck(run, problem.leaves)
-
-
 # torch's own forward mode scripts its decompositions when first used, and torch warns of that itself.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @every_way

@@ -278,24 +278,6 @@ def test_input_gates_that_exp_cannot_hold(shift: float) -> None:
     assert output.abs().max() < 1e-30 if shift < 0 else output.abs().max() > 1e-3
 
 
-def test_first_and_second_derivatives_against_finite_differences() -> None:
-    layer = make(batch_first=True)
-    x, states = draw(layer, 2, 3)
-    weights = dict(layer.named_parameters())
-    resets = torch.tensor([[False, False, True], [False, True, False]])
-
-    def run(x: Tensor, memory: Tensor, normaliser: Tensor, m: Tensor, *values: Tensor) -> Any:
-        given = dict(zip(weights, values, strict=True))
-        options = {"lengths": [3, 2], "resets": resets, "reset_to_initial": True}
-        output, ends = torch.func.functional_call(layer, given, (x, (memory, normaliser, m)), options)
-        return output, *ends
-
-    leaves = [v.detach().clone().requires_grad_() for v in (x, *states, *weights.values())]
-    assert torch.autograd.gradcheck(run, leaves)
-    fixed = [weight.detach() for weight in weights.values()]
-    assert torch.autograd.gradgradcheck(lambda *v: run(*v, *fixed)[0][:, 1:3, :2], leaves[:4], fast_mode=True)
-
-
 def test_vmap_goes_through() -> None:
     layer = make(num_layers=2, bidirectional=True, batch_first=True)
     x, _ = draw(layer, 5, 65)

@@ -249,23 +249,6 @@ def test_gates_that_are_shut_keep_a_memory_for_ever(kind: str) -> None:
 
 
 @every_kind
-def test_first_and_second_derivatives_against_finite_differences(kind: str) -> None:
-    layer = make(kind, batch_first=True, bidirectional=True)
-    x, h_0 = draw(layer, 2, 4)
-    weights = dict(layer.named_parameters())
-    resets = torch.tensor([[False, False, True, False], [False, True, False, True]])
-
-    def run(x: Tensor, h_0: Tensor, *values: Tensor) -> Any:
-        given = dict(zip(weights, values, strict=True))
-        options = {"lengths": [4, 3], "resets": resets, "reset_to_initial": True}
-        return torch.func.functional_call(layer, given, (x, h_0), options)
-
-    leaves = [v.detach()[..., :].requires_grad_() for v in (x, h_0, *weights.values())]
-    assert torch.autograd.gradcheck(run, leaves)
-    assert torch.autograd.gradgradcheck(lambda x, h: run(x, h, *weights.values())[0][:, 1:3, :2], leaves[:2])
-
-
-@every_kind
 def test_vmap_goes_through(kind: str) -> None:
     layer = make(kind, num_layers=2, bidirectional=True, batch_first=True)
     x, _ = draw(layer, 6, 33)

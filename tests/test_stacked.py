@@ -22,10 +22,10 @@ from recurra.nn.stacked import Stacked
 N, T, F = 5, 7, 3
 SIZES = (7, 7, 5)
 LENGTHS = [4, 7, 0, 1, 6]
-CELLS = ["LSTM", "GRU", "RNN", "PeepholeLSTM", "CoupledLSTM"]
+CELLS = ["LSTM", "GRU", "RNN", "PeepholeLSTM", "CoupledLSTM", "LayerNormLSTM", "LayerNormGRU"]
 MERGES = ["concat", "sum", "mean", "none"]
 CONNECTIONS = [None, "residual", "highway"]
-RICH: dict[str, Any] = {"bidirectional": True, "connection": "highway", "initial": "learned"}
+RICH: dict[str, Any] = {"bidirectional": True, "connection": "highway", "hx": "learned"}
 
 
 def make(sizes: tuple[int, ...] = SIZES, **options: Any) -> Stacked:
@@ -121,14 +121,14 @@ def by_loops(
             sizes = [layer.proj_size or layer.hidden_size, layer.hidden_size][: 1 + layer.has_cell_state]
             zeros = [tuple(x.new_zeros(size) for size in sizes)] * directions
             learned = zeros
-            if stack.initial == "learned":
-                own = [getattr(stack, f"{letter}_0_l{place}") for letter in "hc"[: len(sizes)]]
+            if stack.hx == "learned":
+                own = [getattr(layer, f"{letter}_0") for letter in "hc"[: len(sizes)]]
                 learned = [tuple(state[d] for state in own) for d in range(directions)]
             begin = learned
             if hx is not None:
                 given = hx[place] if layer.has_cell_state else (hx[place],)
                 begin = [tuple(state[d, n] for state in given) for d in range(directions)]
-            initial = learned if stack.initial == "learned" else begin
+            initial = learned if stack.hx == "learned" else begin
             back = initial if reset_to_initial else zeros
             found, last = x.new_zeros(directions, 0, sizes[0]), begin
             if len(below):
@@ -177,7 +177,7 @@ def test_every_merge_and_connection_is_its_loops(merge: str, connection: str | N
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"bias": False}], ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_is_its_loops(cell: str, options: Any) -> None:
-    stack = make((5, 7), cell=cell, connection="highway", initial="learned", **options)
+    stack = make((5, 7), cell=cell, connection="highway", hx="learned", **options)
     kind = getattr(recurra.nn, cell), options.get("bias", True)
     assert [(type(layer), layer.bias) for layer in stack.layers] == [kind, kind]
     hold(stack)
@@ -194,19 +194,19 @@ def test_sizes_may_be_any(sizes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
 def test_projections_are_what_the_next_layer_reads(merge: str) -> None:
-    stack = make(bidirectional=True, merge=merge, connection="residual", initial="learned", proj_size=3)
-    assert [stack.h_0_l1.shape, stack.c_0_l1.shape] == [(2, 3), (2, 7)]
+    stack = make(bidirectional=True, merge=merge, connection="residual", hx="learned", proj_size=3)
+    assert [stack.layers[1].h_0.shape, stack.layers[1].c_0.shape] == [(2, 3), (2, 7)]
     hold(stack, lengths=LENGTHS)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("given", [True, False])
-@pytest.mark.parametrize("initial", ["zeros", "learned"])
+@pytest.mark.parametrize("start", ["zeros", "learned"])
 @pytest.mark.parametrize("to_initial", [True, False])
 def test_resets_put_back_what_they_should(
-    batch_first: bool, given: bool, initial: str, to_initial: bool
+    batch_first: bool, given: bool, start: str, to_initial: bool
 ) -> None:
-    stack = make((7, 5), cell="GRU", **{**RICH, "initial": initial}, batch_first=batch_first)
+    stack = make((7, 5), cell="GRU", **{**RICH, "hx": start}, batch_first=batch_first)
     hold(stack, given, lengths=LENGTHS, resets=RESETS, reset_to_initial=to_initial)
     hold(stack, given, resets=RESETS, reset_to_initial=to_initial)
 
@@ -251,13 +251,13 @@ def test_the_highway_begins_nearly_shut() -> None:
 
 @pytest.mark.parametrize("cell", ["PeepholeLSTM", "GRU"])
 def test_a_learned_state_is_a_state_that_was_given(cell: str) -> None:
-    stack = make(cell=cell, bidirectional=True, initial="learned")
+    stack = make(cell=cell, bidirectional=True, hx="learned")
     x = draw(stack)
     has_cell = stack.layers[0].has_cell_state
-    names = [[f"{letter}_0_l{place}" for letter in "hc"[: 1 + has_cell]] for place in range(3)]
-    own = [[getattr(stack, name).unsqueeze(1).repeat(1, N, 1) for name in layer] for layer in names]
-    hx = tuple(tuple(layer) if has_cell else layer[0] for layer in own)
-    learned = [getattr(stack, name) for layer in names for name in layer]
+    starts = [[layer.h_0, layer.c_0] if has_cell else [layer.h_0] for layer in stack.layers]
+    own = [[state.unsqueeze(1).repeat(1, N, 1) for state in states] for states in starts]
+    hx = tuple(tuple(states) if has_cell else states[0] for states in own)
+    learned = [state for states in starts for state in states]
     found, true = flat(stack(x, lengths=LENGTHS)), flat(stack(x, hx, lengths=LENGTHS))
     close(found, true)
     close(gradients(found, [x, *learned]), gradients(true, [x, *learned]))
@@ -267,7 +267,7 @@ def test_a_learned_state_is_a_state_that_was_given(cell: str) -> None:
 @pytest.mark.parametrize("cell", ["LSTM", "GRU"])
 @pytest.mark.parametrize("unbatched", [True, False])
 def test_chunks_with_the_state_carried_are_the_whole(cell: str, unbatched: bool) -> None:
-    stack = make(cell=cell, connection="highway", initial="learned")
+    stack = make(cell=cell, connection="highway", hx="learned")
     x = draw(stack).detach()[:, 0] if unbatched else draw(stack).detach()
     whole = flat(stack(x))
     states, outputs = None, []
@@ -278,7 +278,7 @@ def test_chunks_with_the_state_carried_are_the_whole(cell: str, unbatched: bool)
 
 
 def test_detach_cuts_the_graph_at_hx_and_nowhere_else() -> None:
-    stack = make((7, 5), bidirectional=True, initial="learned")
+    stack = make((7, 5), bidirectional=True, hx="learned")
     first, second, weights = draw(stack), draw(stack), list(stack.parameters())
     _, states = stack(first)
     by_hand = tuple(tuple(s.detach() for s in pair) for pair in states)
@@ -286,14 +286,14 @@ def test_detach_cuts_the_graph_at_hx_and_nowhere_else() -> None:
     close(*(gradients(flat(result), [first, second, *weights]) for result in (cut, true)), 0)
     assert gradients(flat(cut), [first])[0].eq(0).all()
     assert gradients(flat(joined), [first])[0].ne(0).all()
-    start = gradients(flat(stack(second, detach=True)), [stack.h_0_l0, stack.c_0_l1])
+    start = gradients(flat(stack(second, detach=True)), [stack.layers[0].h_0, stack.layers[1].c_0])
     assert all(gradient.ne(0).all() for gradient in start)
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nothing_beyond_a_length_reaches_anything(connection: str | None, dtype: torch.dtype) -> None:
-    stack = make(bidirectional=True, connection=connection, initial="learned", batch_first=True).to(dtype)
+    stack = make(bidirectional=True, connection=connection, hx="learned", batch_first=True).to(dtype)
     x = torch.randn(N, T, F, dtype=dtype)
     beyond = torch.arange(T) >= torch.tensor(LENGTHS).unsqueeze(1)
     results = []
@@ -352,7 +352,7 @@ def test_a_trace_shows_what_forward_did(batch_first: bool, cell: str, given: boo
 
 def test_a_trace_of_gates_after_resets_to_the_learned_state() -> None:
     """The piece after a reset, beside the trace of that piece alone."""
-    stack = make((7,), initial="learned", batch_first=True)
+    stack = make((7,), hx="learned", batch_first=True)
     x, hx = draw(stack), states_for(stack)
     (trace,) = stack.trace(x, hx, resets=mark((1, 3)), reset_to_initial=True)
     (before,) = stack.trace(x[:, :3], hx)
@@ -371,20 +371,6 @@ def test_a_trace_of_one_sequence_is_a_batch() -> None:
     assert traces[1].hidden[0].equal(stack(x, states)[0])
 
 
-@pytest.mark.parametrize("connection", ["residual", "highway"])
-def test_gradcheck(connection: str) -> None:
-    stack = make((3, 1), cell="GRU", merge="mean", **{**RICH, "connection": connection})
-    names = [name for name, _ in stack.named_parameters()]
-    x = torch.randn(3, 2, F, dtype=torch.float64, requires_grad=True)
-    resets = torch.tensor([[False, True, False], [False, False, True]])
-
-    def call(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        how = {"lengths": [3, 2], "resets": resets, "reset_to_initial": True}
-        return tuple(flat(functional_call(stack, dict(zip(names, weights, strict=True)), (x,), how)))
-
-    assert torch.autograd.gradcheck(call, (x, *(p.detach().requires_grad_() for p in stack.parameters())))
-
-
 def test_options_reach_every_layer() -> None:
     noise = {"recurrent_dropout": 0.2, "zoneout": (0.1, 0.3), "weight_drop": 0.4}
     stack = Stacked(F, SIZES, **noise, **RICH, proj_size=3, device="cpu", dtype=torch.float64)
@@ -392,7 +378,7 @@ def test_options_reach_every_layer() -> None:
         assert (layer.recurrent_dropout, layer.zoneout, layer.weight_drop) == (0.2, (0.1, 0.3), 0.4)
         assert layer.proj_size == 3
     assert {weight.dtype for weight in stack.parameters()} == {torch.float64}
-    assert stack.h_0_l0.eq(0).all()
+    assert all(layer.h_0.eq(0).all() for layer in stack.layers)
     relu = Stacked(F, SIZES, cell="RNN", nonlinearity="relu")
     assert relu(torch.randn(T, N, F))[0].ge(0).all()
 
@@ -412,14 +398,14 @@ def test_recompute_changes_no_number(connection: str | None) -> None:
 def test_state_dict_copies_and_repr() -> None:
     stack = make(cell="GRU", merge="sum", **RICH)
     x, names = draw(stack), set(stack.state_dict())
-    assert {"h_0_l0", "h_0_l2", "layers.1.weight_hh_l0_reverse", "connections.2.projection.weight"} <= names
-    assert not {"c_0_l0", "connections.0.gate.weight", "connections.1.projection.weight"} & names
+    assert {"layers.0.h_0", "layers.1.weight_hh_l0_reverse", "connections.2.projection.weight"} <= names
+    assert not {"layers.0.c_0", "connections.0.gate.weight", "connections.1.projection.weight"} & names
     other = Stacked(F, SIZES, cell="GRU", merge="sum", **RICH)
     other.double().load_state_dict(stack.state_dict())
     for twin in (other, copy.deepcopy(stack)):
         assert twin(x)[0].equal(stack(x)[0])
     assert "Stacked(\n  3, (7, 7, 5), cell='GRU', bidirectional=True, merge='sum'" in repr(stack)
-    assert "connection='highway', initial='learned', dropout=0.0, batch_first=False" in repr(stack)
+    assert "connection='highway', hx='learned', dropout=0.0, batch_first=False" in repr(stack)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +421,7 @@ def test_state_dict_copies_and_repr() -> None:
         ({"merge": "none"}, 'merge: expected "concat" with one direction, .* got "none"; leave merge out'),
         ({"connection": "dense"}, "connection: expected one of None, 'residual', 'highway', got 'dense'"),
         ({"connection": ["residual"]}, r"connection: expected one of .* got \['residual'\]"),
-        ({"initial": 0}, "initial: expected one of 'zeros', 'learned', got 0"),
+        ({"hx": 0}, "hx: expected 'zeros' or 'learned', .* got 0; name one of these"),
         ({"dropout": 1.5}, r"dropout: expected a number in the range \[0, 1\].* got 1.5"),
         ({"num_layers": 2}, "num_layers: expected none, .* got 2; leave it out, or give hidden_sizes="),
     ],
@@ -474,7 +460,7 @@ def test_bad_input_is_refused(x: Any, how: Any, message: str) -> None:
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU"])
 def test_bad_states_are_refused(cell: str) -> None:
-    stack = Stacked(F, SIZES, cell=cell, initial="learned")
+    stack = Stacked(F, SIZES, cell=cell, hx="learned")
     x = torch.randn(T, N, F)
     _, (low, middle, top) = stack(x)
     wanted = r"\(1, 5, 5\), \(1, 5, 5\)" if cell == "LSTM" else r"\(1, 5, 5\)"

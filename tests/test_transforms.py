@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,25 +12,41 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 
-import recurra.nn
+from recurra import nn
 from recurra.engine import native
-from recurra.engine.stack import KINDS
 from recurra.nn.inputs import stack_of, weights_of
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no native engine: {native.why_not()}")
-LAYERS: list[tuple[str, dict[str, Any]]] = [
-    ("LSTM", {"num_layers": 2, "bidirectional": True, "batch_first": True}),
-    ("LSTM", {"proj_size": 3}),
-    ("GRU", {}),
-    ("RNN", {"batch_first": True, "nonlinearity": "relu"}),
-]
-NAMES = ["LSTM-stack", "LSTM-projection", "GRU", "RNN-relu"]
+RESETS = {"resets": torch.tensor([[0, 0, 1, 0], [1, 1, 0, 0], [0, 1, 0, 1]], dtype=torch.bool)}
+# what the engine runs, and what plain torch does
+NATIVE: dict[str, Callable[[], Any]] = {
+    "LSTM-stack": partial(nn.LSTM, 5, 7, num_layers=2, bidirectional=True, batch_first=True),
+    "LSTM-projection": partial(nn.LSTM, 5, 7, proj_size=3),
+    "GRU": partial(nn.GRU, 5, 7),
+    "RNN-relu": partial(nn.RNN, 5, 7, batch_first=True, nonlinearity="relu"),
+    "PeepholeLSTM": partial(nn.PeepholeLSTM, 5, 7, bidirectional=True),
+    "CoupledLSTM-projection": partial(nn.CoupledLSTM, 5, 7, proj_size=3, batch_first=True),
+    "CoupledLSTM-refine": partial(nn.CoupledLSTM, 5, 7, refine=True),
+    "LayerNormLSTM": partial(nn.LayerNormLSTM, 5, 7, proj_size=3, batch_first=True),
+    "LayerNormGRU": partial(nn.LayerNormGRU, 5, 7, bidirectional=True),
+    "SLSTM": partial(nn.SLSTM, 5, 6, heads=2, batch_first=True),
+}
+EVERY = NATIVE | {
+    "MinLSTM": partial(nn.MinLSTM, 5, 7, bidirectional=True),
+    "MinGRU": partial(nn.MinGRU, 5, 7, batch_first=True),
+    "MLSTM": partial(nn.MLSTM, 5, 6, heads=2, batch_first=True),
+    "Stacked": partial(nn.Stacked, 5, (7, 3), cell="GRU", connection="highway", hx="learned"),
+}
 
 
-@pytest.fixture(params=LAYERS, ids=NAMES)
+@pytest.fixture(params=NATIVE.values(), ids=NATIVE.keys())
 def layer(request: pytest.FixtureRequest) -> Any:
-    name, options = request.param
-    return getattr(recurra.nn, name)(5, 7, **options)
+    return request.param()
+
+
+@pytest.fixture(params=EVERY.values(), ids=EVERY.keys())
+def every(request: pytest.FixtureRequest) -> Any:
+    return request.param()
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +62,9 @@ def input_of(layer: Any, rows: int = 3, steps: int = 4) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def loss_of(layer: Any, lengths: Tensor | None) -> Callable[[Tensor], Tensor]:
+def loss_of(layer: Any, lengths: Tensor | None, **how: Any) -> Callable[[Tensor], Tensor]:
     def loss(x: Tensor) -> Tensor:
-        output: Tensor = layer(x, lengths=lengths)[0]
+        output: Tensor = layer(x, lengths=lengths, **how)[0]
         return output.square().sum()
 
     return loss
@@ -78,9 +96,31 @@ def test_a_whole_graph_holds_one_node_for_the_loop(layer: Any) -> None:
         return graph.forward
 
     with torch._dynamo.config.patch(allow_rnn=True):
-        torch.compile(loss_of(layer, None), fullgraph=True, backend=backend)(input_of(layer))
-    (graph,) = graphs
-    assert sum(node.target == torch.ops.recurra.scan for node in graph.graph.nodes) == 1
+        compiled = torch.compile(loss_of(layer, None), fullgraph=True, backend=backend)
+        compiled(input_of(layer))
+        with torch.no_grad():  # and one that keeps nothing for a backward that never comes
+            compiled(input_of(layer))
+    for graph, target in zip(graphs, (torch.ops.recurra.scan, torch.ops.recurra.scan_forward), strict=True):
+        assert [node.target for node in graph.graph.nodes if "recurra" in str(node.target)] == [target]
+
+
+def test_a_compiled_layer_differentiates_what_is_asked_for(layer: Any) -> None:
+    """x and some weights, with a loss that uses a final state alone."""
+    x = input_of(layer).requires_grad_()
+    frozen, *tracked = layer.parameters()
+    frozen.requires_grad_(False)
+
+    def loss(x: Tensor) -> Tensor:
+        states = layer(x)[1]
+        final: Tensor = states[-1] if layer.has_cell_state else states
+        return final.square().sum()
+
+    with torch._dynamo.config.patch(allow_rnn=True):
+        found = torch.autograd.grad(
+            torch.compile(loss, fullgraph=True, backend="aot_eager")(x), [x, *tracked]
+        )
+    expected = torch.autograd.grad(loss(x), [x, *tracked])
+    assert all(torch.equal(mine, true) for mine, true in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -88,37 +128,37 @@ def test_a_whole_graph_holds_one_node_for_the_loop(layer: Any) -> None:
 )
 def test_the_operator_keeps_torchs_rules_for_operators(layer: Any, noise: Any) -> None:
     stack = stack_of(layer)
-    numbers = [KINDS.index(stack.kind), stack.hidden, stack.projection, stack.depth]
-    numbers += [stack.directions, int(stack.bias), int(stack.batch_first)]
-    weights = [weight.detach() for weight in weights_of(layer)]
-    checked = torch.library.opcheck(
-        torch.ops.recurra.scan.default, (input_of(layer), [], weights, None, None, False, numbers, *noise)
-    )
-    assert set(checked.values()) == {"SUCCESS"}
+    sizes = [stack.hidden, stack.projection, stack.depth, stack.directions]
+    sizes += [int(stack.bias), int(stack.batch_first)]
+    for tracked in (False, True):
+        weights = [weight.detach().requires_grad_(tracked) for weight in weights_of(layer)]
+        given = (input_of(layer), [], weights, None, None, False, stack.kind, sizes, *noise)
+        run = torch.ops.recurra.scan if tracked else torch.ops.recurra.scan_forward
+        assert set(torch.library.opcheck(run.default, given).values()) == {"SUCCESS"}
 
 
-def test_gradients_of_each_sample_by_vmap(layer: Any) -> None:
-    x, weights = input_of(layer), dict(layer.named_parameters())
-    rows = x if layer.batch_first else x.transpose(0, 1)
+def test_gradients_of_each_sample_by_vmap(every: Any) -> None:
+    x, weights = input_of(every), dict(every.named_parameters())
+    rows = x if every.batch_first else x.transpose(0, 1)
 
     def loss(weights: dict[str, Tensor], row: Tensor) -> Tensor:
-        batch = row.unsqueeze(0 if layer.batch_first else 1)
-        output: Tensor = functional_call(layer, weights, (batch,))[0]
+        batch = row.unsqueeze(0 if every.batch_first else 1)
+        output: Tensor = functional_call(every, weights, (batch,))[0]
         return output.square().sum()
 
     each = vmap(grad(loss), (None, 0))(weights, rows)
     for number, row in enumerate(rows):
-        truth = gradients(loss(weights, row), layer)
+        truth = gradients(loss(weights, row), every)
         for name, true in zip(weights, truth, strict=True):
             torch.testing.assert_close(each[name][number], true, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own forward mode uses it
-def test_jacobians_backward_and_forward_agree(layer: Any) -> None:
-    x = input_of(layer, rows=1, steps=3)
+def test_jacobians_backward_and_forward_agree(every: Any) -> None:
+    x = input_of(every, rows=1, steps=3)
 
     def output(x: Tensor) -> Tensor:
-        result: Tensor = layer(x)[0]
+        result: Tensor = every(x)[0]
         return result
 
     jacobian = jacrev(output)(x)
@@ -133,26 +173,19 @@ def test_jacobians_backward_and_forward_agree(layer: Any) -> None:
     torch.testing.assert_close(tangent, forward, rtol=1e-4, atol=1e-5)
 
 
-def test_the_gradient_of_a_gradient(layer: Any) -> None:
-    first = gradients(loss_of(layer, None)(input_of(layer)), layer, create_graph=True)
-    second = gradients(sum((g.square().sum() for g in first), torch.zeros(())), layer)
-    truth_layer = type(layer)(
-        5, 7, **options_of(layer)
-    ).double()  # float64: the plain twin, or torch's kernels
-    truth_layer.load_state_dict(layer.state_dict())
-    x = input_of(layer).double()
-    lengths = torch.full((3,), 4)  # with lengths, and so by the plain twin, which can be differentiated twice
-    true_first = gradients(loss_of(truth_layer, lengths)(x), truth_layer, create_graph=True)
+@pytest.mark.parametrize("lengths", [None, [1, 4, 0]], ids=["whole", "lengths"])
+@pytest.mark.parametrize("resets", [{}, RESETS], ids=["on", "resets"])
+def test_the_gradient_of_a_gradient(every: Any, lengths: list[int] | None, resets: dict[str, Any]) -> None:
+    """Native forward and plain backward in float32, beside the plain twin in float64."""
+    truth_layer, x = copy.deepcopy(every).double(), input_of(every)
+    counts = torch.tensor(lengths or [4, 4, 4])  # lengths at all, so that torch's own kernels stay out
+    loss, true_loss = loss_of(every, lengths and counts, **resets), loss_of(truth_layer, counts, **resets)
+    first = gradients(loss(x), every, create_graph=True)
+    true_first = gradients(true_loss(x.double()), truth_layer, create_graph=True)
+    second = gradients(sum((g.square().sum() for g in first), torch.zeros(())), every)
     truth = gradients(sum((g.square().sum() for g in true_first), torch.zeros(()).double()), truth_layer)
-    for mine, true in zip(second, truth, strict=True):
-        assert (mine - true).abs().max() <= 1e-4 * true.abs().max()
-
-
-def options_of(layer: Any) -> dict[str, Any]:
-    options = {name: getattr(layer, name) for name in ("num_layers", "bidirectional", "batch_first")}
-    if isinstance(layer, torch.nn.RNN):
-        options["nonlinearity"] = layer.nonlinearity
-    return options | ({"proj_size": layer.proj_size} if layer.proj_size else {})
+    for mine, true in zip((*first, *second), (*true_first, *truth), strict=True):
+        assert (mine - true).abs().max() <= 1e-5 * true.abs().max()
 
 
 def test_recompute_gives_the_same_bits_for_less_memory(layer: Any) -> None:
@@ -174,7 +207,7 @@ def test_recompute_gives_the_same_bits_for_less_memory(layer: Any) -> None:
 
 
 def test_other_weights_by_functional_call_are_the_ones_used() -> None:
-    layer = recurra.nn.GRU(5, 7)
+    layer = nn.GRU(5, 7)
     x = torch.randn(1, 1, 5)
     other = {name: weight.detach() + 1 for name, weight in layer.named_parameters()}
     with torch.no_grad():
@@ -186,7 +219,7 @@ def test_other_weights_by_functional_call_are_the_ones_used() -> None:
 
 
 def test_weights_changed_before_backward_are_refused() -> None:
-    layer = recurra.nn.LSTM(5, 7)
+    layer = nn.LSTM(5, 7)
     loss = layer(torch.randn(4, 3, 5))[0].sum()
     with torch.no_grad():
         layer.weight_hh_l0.mul_(2)

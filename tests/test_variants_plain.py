@@ -170,18 +170,6 @@ def test_no_steps_end_where_they_began(kind: str, lengths: Tensor | None) -> Non
 
 
 @pytest.mark.parametrize("kind", VARIANTS)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_first_and_second_derivatives_against_finite_differences(kind: str, reverse: bool) -> None:
-    case = make(kind, (3, 3, 1, 2), 23, lengths=torch.tensor([2, 0, 3]), reverse=reverse).tracked()
-
-    def run(*leaves: Tensor) -> tuple[Tensor, ...]:
-        return results(case.with_leaves(leaves))
-
-    assert torch.autograd.gradcheck(run, case.leaves)
-    assert torch.autograd.gradgradcheck(run, case.leaves)
-
-
-@pytest.mark.parametrize("kind", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_result_keeps_the_inputs_dtype(kind: str, dtype: torch.dtype) -> None:
     exact = make(kind, (7, 5, 3, 3), 29)

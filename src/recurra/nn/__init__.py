@@ -13,8 +13,9 @@ from recurra.nn.matrix_memory import MLSTM
 from recurra.nn.minimal import MinGRU, MinLSTM
 from recurra.nn.pooling import AttentionPooling, Pooling, pool_last, pool_max, pool_mean
 from recurra.nn.recurrent import GRU, LSTM, RNN
+from recurra.nn.slstm import SLSTM
 from recurra.nn.stacked import Stacked
-from recurra.nn.variants import CoupledLSTM, PeepholeLSTM
+from recurra.nn.variants import CoupledLSTM, LayerNormGRU, LayerNormLSTM, PeepholeLSTM
 
 __all__ = [
     "CRF",
@@ -22,6 +23,7 @@ __all__ = [
     "LSTM",
     "MLSTM",
     "RNN",
+    "SLSTM",
     "AdditiveAttention",
     "Allowed",
     "AttentionPooling",
@@ -30,6 +32,8 @@ __all__ = [
     "GRUCell",
     "GeneralAttention",
     "LSTMCell",
+    "LayerNormGRU",
+    "LayerNormLSTM",
     "LocationAttention",
     "Memory",
     "MinGRU",

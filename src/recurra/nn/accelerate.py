@@ -73,8 +73,9 @@ class Swap:
 class SwapReport:
     """What `accelerate` or `restore` did: a `Swap` for each recurrent layer, in the model's order.
 
-    note: what holds for all that was swapped, such as that there is no native engine; may be empty.
     Printed, it is a line of counts and a line for each layer.
+
+    note: what holds for all that was swapped, such as that there is no native engine; may be empty.
     """
 
     swaps: tuple[Swap, ...]

@@ -24,11 +24,13 @@ _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class LSTMCell(torch.nn.LSTMCell):
-    """`torch.nn.LSTMCell`. For example::
+    """`torch.nn.LSTMCell`, in one call of the native engine where autograd does not look on.
 
-    cell = LSTMCell(3, 8)
-    with torch.inference_mode():
-        h, c = cell(x, (h, c))      # x (N, 3), h and c (N, 8)
+    For example::
+
+        cell = LSTMCell(3, 8)
+        with torch.inference_mode():
+            h, c = cell(x, (h, c))      # x (N, 3), h and c (N, 8)
     """
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -45,11 +47,13 @@ class LSTMCell(torch.nn.LSTMCell):
 
 
 class GRUCell(torch.nn.GRUCell):
-    """`torch.nn.GRUCell`. For example::
+    """`torch.nn.GRUCell`, in one call of the native engine where autograd does not look on.
 
-    cell = GRUCell(3, 8)
-    with torch.inference_mode():
-        h = cell(x, h)      # x (N, 3), h (N, 8)
+    For example::
+
+        cell = GRUCell(3, 8)
+        with torch.inference_mode():
+            h = cell(x, h)      # x (N, 3), h (N, 8)
     """
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
@@ -64,11 +68,13 @@ class GRUCell(torch.nn.GRUCell):
 
 
 class RNNCell(torch.nn.RNNCell):
-    """`torch.nn.RNNCell`, tanh or relu. For example::
+    """`torch.nn.RNNCell`, tanh or relu, in one call of the native engine where autograd does not look on.
 
-    cell = RNNCell(3, 8, nonlinearity="relu")
-    with torch.inference_mode():
-        h = cell(x, h)      # x (N, 3), h (N, 8)
+    For example::
+
+        cell = RNNCell(3, 8, nonlinearity="relu")
+        with torch.inference_mode():
+            h = cell(x, h)      # x (N, 3), h (N, 8)
     """
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:

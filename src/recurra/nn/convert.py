@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
+from recurra.nn.initial import refuse_learned
 from recurra.nn.inputs import weights_of
 from recurra.nn.noise import refuse_noise
 from recurra.nn.recurrent import GRU, LSTM, RNN
@@ -84,8 +85,8 @@ def to_torch(layer: Recurrent, *, share: bool = False) -> Recurrent:
     copies the weights; True gives the new layer the very same `torch.nn.Parameter` objects: an optimizer that
     has them goes on training them, and a change of one layer's weights in place is one of the other's.
 
-    Raises TypeError for any other class, a subclass too, and ValueError for a layer whose parameters
-    `weight_norm` or the like replaced.
+    Raises TypeError for any other class, a subclass too, and ValueError for a layer with noise or learned
+    states, or whose parameters `weight_norm` or the like replaced.
 
     For example::
 
@@ -169,9 +170,7 @@ def from_keras(
         each = [parts for _, _, parts in read]
     else:
         _must_be("kind", kind, list(_KERAS_KINDS), "name the Keras layer that the arrays come from")
-        _must_be(
-            "nonlinearity", nonlinearity, ["tanh", "relu"], "other activations are not in recurra.nn.RNN"
-        )
+        _must_be("nonlinearity", nonlinearity, ["tanh", "relu"], "recurra.nn.RNN has no other activation")
         own = _KERAS_KINDS[kind]
         each = [_halves(arrays, name) for arrays, name in zip(stack, names, strict=True)]
     ways = ("", " backward")
@@ -191,8 +190,8 @@ def to_keras(layer: nn.LSTM | nn.GRU | nn.RNN) -> list[list[Array]]:
     layer's dtype. The Keras layers must be built, with H units, `use_bias` as bias, a GRU's
     `reset_after=True` and a SimpleRNN's activation. Dropout between layers stays behind.
 
-    Raises TypeError for any other class, a cell or subclass too. Raises ValueError for a projection, for a
-    dtype that numpy has not, and for parameters that `weight_norm` or the like replaced.
+    Raises TypeError for any other class, a cell or subclass too. Raises ValueError for a projection, a dtype
+    that numpy has not, noise, learned states, and parameters that `weight_norm` or the like replaced.
 
     For example::
 
@@ -323,6 +322,7 @@ def _names_of(layer: Any, classes: tuple[Any, ...]) -> list[str]:
             "remove its parametrizations, or load its state_dict into one of these"
         )
     refuse_noise(layer)
+    refuse_learned(layer)
     own = [name for name, weight in layer._parameters.items() if weight is not None]
     cell = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"][: 4 if layer.bias else 2]
     names: list[str] = layer._flat_weights_names if isinstance(layer, nn.RNNBase) else cell

@@ -104,9 +104,10 @@ def uniform_gate_(layer: Layer, generator: Generator | None = None) -> Layer:
 
     b_f = −log(1/u − 1), the inverse of the sigmoid (Gu et al. 2020, equation 12). u ~ U(1/H, 1 − 1/H), so
     that no gate begins shut or open for good: the longest memory is about H steps, with no number to choose.
-    Where the input gate is a gate of its own, b_i = −b_f, so that i = 1 − f at first, as in `chrono_`. The
-    paper's refine gate changes the cell and is not part of this. A GRU's update gate takes the forget gate's
-    part. Raises ValueError for a layer without such a gate or without biases, or with fewer than 2 units.
+    Where the input gate is a gate of its own, b_i = −b_f, so that i = 1 − f at first, as in `chrono_`; the
+    paper's refine gate, of `CoupledLSTM(refine=True)`, has b_r = −b_f too. A GRU's update gate takes the
+    forget gate's part. Raises ValueError for a layer without such a gate or without biases, or with fewer
+    than 2 units.
 
     For example::
 
@@ -232,7 +233,7 @@ def _each_gate(
 
 @torch.no_grad()
 def _set_biases(layer: Layer, caller: str, biases: Callable[[Tensor], Tensor], also_input: bool) -> Layer:
-    """Sets the bias of the gate that keeps, and with `also_input` its negative for an input gate."""
+    """Sets the bias of the gate that keeps, and with `also_input` its negative for input and refine."""
     places = list(_places(layer, caller))
     for place, gates in places:
         if not set(_KEEPS) & set(gates):
@@ -250,7 +251,8 @@ def _set_biases(layer: Layer, caller: str, biases: Callable[[Tensor], Tensor], a
         zero = dict(zip(gates, _weight(layer, "bias_hh", place).chunk(len(gates)), strict=True))
         (keep,) = set(_KEEPS) & set(gates)
         values = biases(whole[keep].to(_precise(whole[keep])))
-        signed = {keep: values, "input": -values} if also_input and "input" in gates else {keep: values}
+        against = [gate for gate in ("input", "refine") if also_input and gate in gates]
+        signed = {keep: values} | dict.fromkeys(against, -values)
         for gate, bias in signed.items():
             whole[gate].copy_(bias)
             zero[gate].zero_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import is_
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -70,9 +71,31 @@ def weights_of(layer: torch.nn.RNNBase) -> list[Tensor]:
     """
     own, names = layer._parameters, layer._flat_weights_names
     try:
-        return [own[name] for name in names]  # type: ignore[misc]
+        weights: list[Tensor] = [own[name] for name in names]  # type: ignore[misc]
+        if not torch.compiler.is_compiling() and not all(map(is_, weights, layer._flat_weights)):
+            layer._update_flat_weights()  # torch obeys who sets the list, unless the weights changed since
+            weights = [*layer._flat_weights]  # type: ignore[list-item]
     except KeyError:
-        return [getattr(layer, name) for name in names]
+        weights = [getattr(layer, name) for name in names]
+    return arranged(layer, weights)
+
+
+def arranged(layer: Any, weights: list[Tensor]) -> list[Tensor]:
+    """The weights as the engine reads them; of a layer with heads they lie otherwise in the layer."""
+    if getattr(layer, "heads", 1) == 1:
+        return weights
+    return [
+        spread(weight, layer.heads) if name.startswith("weight_hh") else weight
+        for name, weight in zip(layer._flat_weights_names, weights, strict=True)
+    ]
+
+
+def spread(weight: Tensor, heads: int) -> Tensor:
+    """(4H, P / heads), each row what a unit reads of its own head, to (4H, P), zero elsewhere."""
+    rows, width = weight.shape
+    own = torch.eye(heads, dtype=weight.dtype, device=weight.device)
+    blocks = weight.view(4, heads, -1, 1, width) * own.view(1, heads, 1, heads, 1)
+    return blocks.reshape(rows, heads * width)
 
 
 def batch_of(

@@ -466,7 +466,9 @@ def _each_direction(
         )
         hidden, ends = cell(_turned(reading) if reverse else reading)
         hidden = clear_beyond(hidden.flip(1) if reverse else hidden, active)
-        finals = tuple(_in_rows(empty, end, state) for end, state in zip(ends, own, strict=True))
+        finals = tuple(
+            _in_rows(empty, end, state.to(end.dtype)) for end, state in zip(ends, own, strict=True)
+        )
         read.append((reading, hidden, finals))
     return read
 

@@ -16,6 +16,9 @@ engine does not do goes to torch's kernels or to the plain twin, with the same r
   h_n's first axis. Dropout is off in it, as in `eval()`: a trace shows the network, not one draw of noise.
   Autograd goes through a trace as through `forward`.
 
+* `LSTM(..., hx="learned")`: what the layer begins with where a call has no hx is learned:
+  `recurra.nn.initial`.
+
 In training, `recurrent_dropout`, `zoneout` and `weight_drop` of the constructor: see `recurra.nn.noise`.
 
 Shapes (axes: see `recurra.types`): x (T, N, F) or, with `batch_first`, (N, T, F); output (T, N, D·H) or
@@ -32,6 +35,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
+from recurra.nn.initial import learn_states, learned_hx, told_states, zero_states
 from recurra.nn.inputs import Lengths, batch_of, traced_batch
 from recurra.nn.noise import regularise, told
 from recurra.nn.running import leaf, quick, run, traces, twin
@@ -50,8 +54,9 @@ class LSTM(torch.nn.LSTM):
         forget = layer.trace(x, lengths=[5, 2])[0].gate("forget")      # (2, 5, 8)
     """
 
-    has_cell_state = True
+    has_cell_state, state_names = True, ("h_0", "c_0")
     # on the class, so that a layer that `accelerate` swapped has them too
+    hx = "zeros"
     recurrent_dropout = weight_drop = 0.0
     zoneout = (0.0, 0.0)  # of the hidden state, of the cell state
 
@@ -61,15 +66,24 @@ class LSTM(torch.nn.LSTM):
         recurrent_dropout: float = 0.0,
         zoneout: float | tuple[float, float] = 0.0,
         weight_drop: float = 0.0,
+        hx: str = "zeros",
         **options: Any,
     ) -> None:
-        """torch's arguments, and the probabilities of `recurra.nn.noise`. Raises ValueError for bad ones."""
+        """torch's arguments, the probabilities of `recurra.nn.noise`, and hx, "zeros" or "learned": see
+        `recurra.nn.initial`. Raises ValueError for bad ones, and what torch's layer raises.
+        """
         super().__init__(*sizes, **options)
         regularise(self, recurrent_dropout, zoneout, weight_drop)
+        learn_states(self, hx)
+
+    def reset_parameters(self) -> None:
+        """Draws weights and biases as torch does; learned initial states are zero again."""
+        super().reset_parameters()
+        zero_states(self)
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
-        return super().extra_repr() + told(self)
+        return super().extra_repr() + told(self) + told_states(self)
 
     def forward(
         self,
@@ -83,11 +97,13 @@ class LSTM(torch.nn.LSTM):
     ) -> tuple[Input, tuple[Tensor, Tensor]]:
         """The output of the top layer, and the final states (h_n, c_n) of every layer and direction.
 
-        input: a batch, one sequence (T, F), or a PackedSequence. hx: (h_0, c_0), zeros when None.
+        input: a batch, one sequence (T, F), or a PackedSequence. hx: (h_0, c_0), zeros when None, or learned.
         lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text. recompute: keep no gates
         for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.LSTM` raises.
         """
+        if hx is None and self.hx == "learned":
+            hx = learned_hx(self, input)
         if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
             return done[0], done[1:]
         if isinstance(input, Proxy):
@@ -115,6 +131,8 @@ class LSTM(torch.nn.LSTM):
         Arguments and errors are those of `forward`. One sequence (T, F) becomes a batch of one row; the rows
         of a PackedSequence come in the order they had before packing.
         """
+        if hx is None and self.hx == "learned":
+            hx = learned_hx(self, input)
         batch = traced_batch(self, input, hx, lengths, resets, reset_to_initial)
         return traces(self, batch)
 
@@ -129,8 +147,9 @@ class GRU(torch.nn.GRU):
         update = layer.trace(x, lengths=[5, 2])[0].gate("update")      # (2, 5, 8)
     """
 
-    has_cell_state = False
+    has_cell_state, state_names = False, ("h_0",)
     # on the class, so that a layer that `accelerate` swapped has them too
+    hx = "zeros"
     recurrent_dropout = weight_drop = 0.0
     zoneout = (0.0, 0.0)  # of the hidden state, of the cell state
 
@@ -140,15 +159,24 @@ class GRU(torch.nn.GRU):
         recurrent_dropout: float = 0.0,
         zoneout: float = 0.0,
         weight_drop: float = 0.0,
+        hx: str = "zeros",
         **options: Any,
     ) -> None:
-        """torch's arguments, and the probabilities of `recurra.nn.noise`. Raises ValueError for bad ones."""
+        """torch's arguments, the probabilities of `recurra.nn.noise`, and hx, "zeros" or "learned": see
+        `recurra.nn.initial`. Raises ValueError for bad ones, and what torch's layer raises.
+        """
         super().__init__(*sizes, **options)
         regularise(self, recurrent_dropout, zoneout, weight_drop)
+        learn_states(self, hx)
+
+    def reset_parameters(self) -> None:
+        """Draws weights and biases as torch does; learned initial states are zero again."""
+        super().reset_parameters()
+        zero_states(self)
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
-        return super().extra_repr() + told(self)
+        return super().extra_repr() + told(self) + told_states(self)
 
     def forward(
         self,
@@ -162,11 +190,13 @@ class GRU(torch.nn.GRU):
     ) -> tuple[Input, Tensor]:
         """The output of the top layer, and the final state h_n of every layer and direction.
 
-        input: a batch, one sequence (T, F), or a PackedSequence. hx: h_0, zeros when None.
+        input: a batch, one sequence (T, F), or a PackedSequence. hx: h_0, zeros when None, or learned.
         lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text. recompute: keep no gates
         for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.GRU` raises.
         """
+        if hx is None and self.hx == "learned":
+            hx = learned_hx(self, input)
         if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
             return done[0], done[1]
         if isinstance(input, Proxy):
@@ -194,6 +224,8 @@ class GRU(torch.nn.GRU):
         Arguments and errors are those of `forward`. One sequence (T, F) becomes a batch of one row; the rows
         of a PackedSequence come in the order they had before packing.
         """
+        if hx is None and self.hx == "learned":
+            hx = learned_hx(self, input)
         batch = traced_batch(self, input, hx, lengths, resets, reset_to_initial)
         return traces(self, batch)
 
@@ -208,8 +240,9 @@ class RNN(torch.nn.RNN):
         hidden = layer.trace(x, lengths=[5, 2])[0].hidden      # (2, 5, 8)
     """
 
-    has_cell_state = False
+    has_cell_state, state_names = False, ("h_0",)
     # on the class, so that a layer that `accelerate` swapped has them too
+    hx = "zeros"
     recurrent_dropout = weight_drop = 0.0
     zoneout = (0.0, 0.0)  # of the hidden state, of the cell state
 
@@ -219,15 +252,24 @@ class RNN(torch.nn.RNN):
         recurrent_dropout: float = 0.0,
         zoneout: float = 0.0,
         weight_drop: float = 0.0,
+        hx: str = "zeros",
         **options: Any,
     ) -> None:
-        """torch's arguments, and the probabilities of `recurra.nn.noise`. Raises ValueError for bad ones."""
+        """torch's arguments, the probabilities of `recurra.nn.noise`, and hx, "zeros" or "learned": see
+        `recurra.nn.initial`. Raises ValueError for bad ones, and what torch's layer raises.
+        """
         super().__init__(*sizes, **options)
         regularise(self, recurrent_dropout, zoneout, weight_drop)
+        learn_states(self, hx)
+
+    def reset_parameters(self) -> None:
+        """Draws weights and biases as torch does; learned initial states are zero again."""
+        super().reset_parameters()
+        zero_states(self)
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
-        return super().extra_repr() + told(self)
+        return super().extra_repr() + told(self) + told_states(self)
 
     def forward(
         self,
@@ -241,11 +283,13 @@ class RNN(torch.nn.RNN):
     ) -> tuple[Input, Tensor]:
         """The output of the top layer, and the final state h_n of every layer and direction.
 
-        input: a batch, one sequence (T, F), or a PackedSequence. hx: h_0, zeros when None.
+        input: a batch, one sequence (T, F), or a PackedSequence. hx: h_0, zeros when None, or learned.
         lengths: (N,), resets: (N, T), for a batch only. Shapes: the module's text. recompute: keep no gates
         for backward, which then runs forward once more: far less memory for somewhat more time.
         Raises ValueError for lengths or resets that do not fit; otherwise what `torch.nn.RNN` raises.
         """
+        if hx is None and self.hx == "learned":
+            hx = learned_hx(self, input)
         if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
             return done[0], done[1]
         if isinstance(input, Proxy):
@@ -273,5 +317,7 @@ class RNN(torch.nn.RNN):
         Arguments and errors are those of `forward`. One sequence (T, F) becomes a batch of one row; the rows
         of a PackedSequence come in the order they had before packing.
         """
+        if hx is None and self.hx == "learned":
+            hx = learned_hx(self, input)
         batch = traced_batch(self, input, hx, lengths, resets, reset_to_initial)
         return traces(self, batch)

@@ -16,21 +16,16 @@ from recurra.engine.scan import scan, scan_natively, transformed
 from recurra.engine.stack import Stack, Steps
 from recurra.engine.states import states
 from recurra.engine.step import step
+from recurra.nn.initial import refuse_learned
 from recurra.nn.inputs import Batch, stack_of, torch_must, weights_of
 from recurra.nn.noise import drop_weights, is_noisy, noise_of
-from recurra.types import GRU_GATES, LSTM_GATES, Trace
-
-_GATES = {
-    "lstm": LSTM_GATES,
-    "gru": GRU_GATES,
-    "peephole": LSTM_GATES,
-    "coupled": ("forget", "candidate", "output"),
-}
+from recurra.types import GATE_NAMES, Trace
 
 
 def run(layer: torch.nn.RNNBase, batch: Batch, recompute: bool) -> tuple[Any, ...]:
     """The output in the input's form, and the final states: h_n, and for an LSTM c_n."""
     stack, weights = stack_of(layer), drop_weights(layer, weights_of(layer))
+    batch, weights = _under_autocast(layer, batch, weights)
     noise = noise_of(layer, layer.training)
     probability = layer.dropout if layer.training else 0.0
     if layer.num_layers > 1 and (probability > 0 or recompute):
@@ -45,6 +40,19 @@ def run(layer: torch.nn.RNNBase, batch: Batch, recompute: bool) -> tuple[Any, ..
     if batch.unbatched:
         return output.squeeze(0 if layer.batch_first else 1), *(state.squeeze(1) for state in finals)
     return output, *finals
+
+
+def _under_autocast(
+    layer: torch.nn.RNNBase, batch: Batch, weights: list[Tensor]
+) -> tuple[Batch, list[Tensor]]:
+    """Under autocast all in its dtype, as torch's layers; a GRU on a CPU, as there, in the input's."""
+    device, dtype = batch.x.device.type, batch.x.dtype
+    if not torch.is_autocast_enabled(device) or dtype == torch.float64:
+        return batch, weights
+    if device != "cpu" or layer.mode != "GRU":
+        dtype = torch.get_autocast_dtype(device)
+    initial = tuple(state.to(dtype) for state in batch.initial)
+    return batch._replace(x=batch.x.to(dtype), initial=initial), [weight.to(dtype) for weight in weights]
 
 
 def _layer_by_layer(
@@ -80,7 +88,7 @@ def traces(layer: torch.nn.RNNBase, batch: Batch) -> tuple[Trace, ...]:
         lengths = torch.full((rows,), length, device=batch.x.device)
     noise = noise_of(layer, training=False)
     found = states(stack, batch.x, batch.initial, weights_of(layer), batch.steps, noise)
-    names = _GATES.get(stack.kind, ())
+    names = GATE_NAMES.get(stack.kind, ())
     return tuple(
         Trace(
             place // stack.directions,
@@ -103,7 +111,11 @@ def leaf(layer: torch.nn.Module, input: Any, hx: Any, **options: Any) -> Any:
 
 
 def twin(layer: torch.nn.Module) -> torch.nn.Module:
-    """torch's layer on the very same weights, which `torch.jit.script` compiles in this one's place."""
+    """torch's layer on the very same weights, which `torch.jit.script` compiles in this one's place.
+
+    Raises ValueError for a layer with learned initial states.
+    """
+    refuse_learned(layer)
     kind = next(base for base in type(layer).__mro__ if base.__module__.startswith("torch.nn.modules"))
     plain: torch.nn.Module = torch.nn.Module.__new__(kind)
     plain.__dict__ = layer.__dict__.copy()
@@ -137,7 +149,7 @@ def quick(layer: torch.nn.RNNBase, input: Any, hx: Any, recompute: bool) -> tupl
         places, rows = stack.depth * stack.directions, shape[0 if layer.batch_first else 1]
         if states[0].shape != (places, rows, stack.state):
             return None
-        if layer.has_cell_state and (len(states) != 2 or states[1].shape != (places, rows, stack.hidden)):
+        if layer.has_cell_state and (len(states) != 2 or states[1].shape != (places, rows, stack.cell_size)):
             return None
     return scan_natively(stack, input, states, weights_of(layer), Steps(), recompute)
 

@@ -42,10 +42,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from recurra.engine.cells import clear_beyond
 from recurra.nn.attention import check_sizes, valid_steps
+from recurra.nn.initial import learned_states, state_sizes
 from recurra.nn.inputs import Lengths, checked_lengths, checked_resets, read_as
 from recurra.nn.noise import checked_chance
 from recurra.nn.recurrent import GRU, LSTM, RNN
-from recurra.nn.variants import CoupledLSTM, PeepholeLSTM
+from recurra.nn.variants import CoupledLSTM, LayerNormGRU, LayerNormLSTM, PeepholeLSTM
 from recurra.types import Trace
 
 State: TypeAlias = Tensor | tuple[Tensor, Tensor]  # h_n, or of a cell with a cell state (h_n, c_n)
@@ -56,6 +57,8 @@ CELLS: dict[str, Any] = {
     "RNN": RNN,
     "PeepholeLSTM": PeepholeLSTM,
     "CoupledLSTM": CoupledLSTM,
+    "LayerNormLSTM": LayerNormLSTM,
+    "LayerNormGRU": LayerNormGRU,
 }
 HIGHWAY_BIAS = -1.0
 
@@ -110,7 +113,7 @@ class _Call(NamedTuple):
     """What a stack was called with, checked, one sequence as a batch of one row."""
 
     x: Tensor  # (T, N, F), or (N, T, F) with batch_first
-    states: tuple[tuple[Tensor, ...], ...]  # of each layer (D, N, H) each; none in a layer: zeros
+    states: tuple[tuple[Tensor, ...], ...]  # of each layer (D, N, H) each; none: the layer's own
     lengths: Tensor | None  # (N,) int64
     resets: Tensor | None  # (N, T) bool
     reset_to_initial: bool
@@ -131,7 +134,7 @@ class Stacked(torch.nn.Module):
         stack = Stacked(3, (16, 8), bidirectional=True, merge="sum", connection="residual", batch_first=True)
         output, states = stack(torch.randn(2, 5, 3), lengths=[5, 2])      # (2, 5, 8), two pairs (h_n, c_n)
 
-        model = Stacked(3, (16, 8), cell="GRU", initial="learned", batch_first=True)
+        model = Stacked(3, (16, 8), cell="GRU", hx="learned", batch_first=True)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         x, target, states = torch.randn(2, 20, 3), torch.randn(2, 20, 8), None
         for start in range(0, 20, 5):
@@ -152,7 +155,7 @@ class Stacked(torch.nn.Module):
         bidirectional: bool = False,
         merge: str = "concat",
         connection: str | None = None,
-        initial: str = "zeros",
+        hx: str = "zeros",
         dropout: float = 0.0,
         batch_first: bool = False,
         bias: bool = True,
@@ -160,13 +163,13 @@ class Stacked(torch.nn.Module):
     ) -> None:
         """input_size: F. hidden_sizes: H of each layer, the lowest first.
 
-        cell: "LSTM", "GRU", "RNN", "PeepholeLSTM" or "CoupledLSTM", the class of `recurra.nn`. merge: how
+        cell: one of CELLS, such as "LSTM", the class of `recurra.nn`. merge: how
         two directions become the next layer's input and the output, "concat", "sum" or "mean"; or "none", as
         "concat" but with the output as a pair (forward, reverse). connection: None, "residual" or "highway".
-        initial: "zeros", or "learned": h_0, and c_0 where there is one, of each layer and direction are
-        parameters `h_0_l0` (D, H) and so on, zero at first, used where a call has no hx. dropout: the
-        probability that a number between two layers is dropped in training. bias: of the layers. options:
-        given to each layer: proj_size, recurrent_dropout, zoneout, weight_drop, nonlinearity, device, dtype.
+        hx: "zeros", or "learned": each layer learns what it begins with where a call has no hx, as parameters
+        `layers.0.h_0` (D, H) and so on (`recurra.nn.initial`). dropout: the probability that a number
+        between two layers is dropped in training. bias: of the layers. options: given to each layer:
+        proj_size, recurrent_dropout, zoneout, weight_drop, nonlinearity, device, dtype.
 
         Raises ValueError for a size, name or probability that does not fit, and what the layers raise.
         """
@@ -176,7 +179,6 @@ class Stacked(torch.nn.Module):
         _check_name("cell", cell, tuple(CELLS))
         _check_name("merge", merge, ("concat", "sum", "mean", "none"))
         _check_name("connection", connection, (None, *CONNECTIONS))
-        _check_name("initial", initial, ("zeros", "learned"))
         if merge == "none" and not bidirectional:
             raise ValueError(
                 'merge: expected "concat" with one direction, which makes no pair, got "none"; '
@@ -189,7 +191,7 @@ class Stacked(torch.nn.Module):
             )
         self.input_size, self.hidden_sizes = input_size, tuple(hidden_sizes)
         self.cell, self.bidirectional, self.merge = cell, bidirectional, merge
-        self.connection, self.initial, self.batch_first = connection, initial, batch_first
+        self.connection, self.hx, self.batch_first = connection, hx, batch_first
         self.dropout = checked_chance("dropout", dropout)
         factory = {name: options[name] for name in ("device", "dtype") if name in options}
         directions = 2 if bidirectional else 1
@@ -197,23 +199,18 @@ class Stacked(torch.nn.Module):
         self.layers, self.connections = torch.nn.ModuleList(), torch.nn.ModuleDict()
         below = input_size
         for place, hidden in enumerate(self.hidden_sizes):
-            layer = CELLS[cell](
-                below, hidden, bias=bias, batch_first=batch_first, bidirectional=bidirectional, **options
-            )
+            how = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, "hx": hx}
+            layer = CELLS[cell](below, hidden, **how, **options)
             self.layers.append(layer)
             size = widen * (layer.proj_size or hidden)
             if connection is not None and place > 0:
                 self.connections[str(place)] = CONNECTIONS[connection](below, size, **factory)
-            if initial == "learned":
-                for name, units in zip(self._names(place), _units(layer), strict=True):
-                    start = torch.zeros(directions, units, **factory)
-                    self.register_parameter(name, torch.nn.Parameter(start))
             below = size
         self.output_size = below  # of the last axis of the output; of both directions where they are a pair
 
     def extra_repr(self) -> str:
         """What `repr` shows besides the layers and connections."""
-        told = ("cell", "bidirectional", "merge", "connection", "initial", "dropout", "batch_first")
+        told = ("cell", "bidirectional", "merge", "connection", "hx", "dropout", "batch_first")
         words = [f"{name}={getattr(self, name)!r}" for name in told]
         return ", ".join([f"{self.input_size}, {self.hidden_sizes}", *words])
 
@@ -289,18 +286,6 @@ class Stacked(torch.nn.Module):
             below = self._join(place, output, below, call.valid)
         return tuple(found)
 
-    def _names(self, place: int) -> list[str]:
-        """Of the parameters that are a layer's learned states."""
-        letters = "hc" if CELLS[self.cell].has_cell_state else "h"
-        return [f"{letter}_0_l{place}" for letter in letters]
-
-    def _learned(self, place: int, rows: int) -> tuple[Tensor, ...]:
-        """A layer's learned states, (D, N, H) each; none where there are none."""
-        if self.initial == "zeros":
-            return ()
-        own = (getattr(self, name) for name in self._names(place))
-        return tuple(state.unsqueeze(1).expand(-1, rows, -1) for state in own)
-
     def _drop(self, below: Tensor) -> Tensor:
         """Time first, whatever the caller's order: so a seed gives the masks that it gives torch's layer."""
         if not (self.training and self.dropout):
@@ -340,11 +325,10 @@ class Stacked(torch.nn.Module):
             valid = valid_steps(counts, rows_first)
         turned = valid if valid is None or self.batch_first else valid.T
         from_hx: tuple[Tensor, ...] = ()
-        if hx is not None and resets is not None and reset_to_initial and self.initial == "learned":
+        if hx is not None and resets is not None and reset_to_initial and self.hx == "learned":
             from_hx = _before_resets(checked_resets(resets, rows_first), valid)[: 1 + self.bidirectional]
-        if hx is None:
-            states = tuple(self._learned(place, rows) for place in range(len(self.layers)))
-        else:
+        states: tuple[tuple[Tensor, ...], ...] = ((),) * len(self.layers)
+        if hx is not None:
             states = self._checked_states(hx, None if unbatched else rows)
         if detach and hx is not None:
             states = tuple(tuple(state.detach() for state in own) for own in states)
@@ -363,7 +347,7 @@ class Stacked(torch.nn.Module):
             own = given if isinstance(given, (tuple, list)) else (given,)
             middle = () if rows is None else (rows,)
             directions = 2 if self.bidirectional else 1
-            wanted = [(directions, *middle, units) for units in _units(layer)]
+            wanted = [(directions, *middle, units) for units in state_sizes(layer).values()]
             found = [tuple(s.shape) if isinstance(s, Tensor) else type(s).__name__ for s in own]
             if found != wanted:
                 names = "(h, c)" if layer.has_cell_state else "h"
@@ -418,7 +402,7 @@ class Stacked(torch.nn.Module):
         if call.from_hx and resets is not None:
             rows = resets.shape[0]
             below = torch.cat((below, below), 0 if self.batch_first else 1)
-            learned = self._learned(place, rows)
+            learned = learned_states(layer, rows)
             states = tuple(torch.cat(pair, 1) for pair in zip(states, learned, strict=True))
             lengths = None if lengths is None else torch.cat((lengths, lengths))
             resets = torch.cat((resets, resets))
@@ -444,12 +428,6 @@ def _either(first: Tensor, both: Tensor, axis: int) -> Tensor:
     """
     one, other = both.chunk(2, axis)
     return torch.where(first.reshape(*first.shape, *[1] * (one.dim() - first.dim())), one, other)
-
-
-def _units(layer: Any) -> tuple[int, ...]:
-    """The sizes of h and, where there is one, c."""
-    hidden = layer.proj_size or layer.hidden_size
-    return (hidden, layer.hidden_size) if layer.has_cell_state else (hidden,)
 
 
 def _as_layer(layer: Any, states: tuple[Tensor, ...]) -> Any:

@@ -1,8 +1,10 @@
-"""`PeepholeLSTM` and `CoupledLSTM`: LSTMs with other gates, called like `recurra.nn.LSTM` and as quick.
+"""`PeepholeLSTM`, `CoupledLSTM`, `LayerNormLSTM`, `LayerNormGRU`: called as `recurra.nn.LSTM`, and as quick.
 
-Both take lengths, resets, projections, noise and traces as `recurra.nn.LSTM` does, in any number of layers
-and directions: its text has the shapes, and `recurra.nn.noise` the noise. torch has no such layers, so what
-the native engine does not do goes to the equations in plain torch (`recurra.engine.variants`).
+All take lengths, resets, noise, learned states and traces as `recurra.nn.LSTM` and `recurra.nn.GRU` do, the
+LSTMs projections too, in any number of layers and directions: their texts have the shapes, and
+`recurra.nn.noise` the noise. torch has no such layers, so what the native engine does not do goes to the
+equations in plain torch (`recurra.engine.variants`, `recurra.engine.norms`). All raise what torch's layers
+raise for bad arguments, and ValueError for chances outside 0..1.
 """
 
 from __future__ import annotations
@@ -10,100 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from recurra.nn.inputs import Lengths, own_batch, traced_batch
-from recurra.nn.noise import regularise, told
-from recurra.nn.recurrent import Input
-from recurra.nn.running import quick, run, traces
-from recurra.types import Trace
+from recurra.nn.own import OwnLayer
 
 
-class _OwnLSTM(torch.nn.RNNBase):
-    """What the two have in common: torch's arguments, weights of other shapes, one call."""
-
-    kind: str
-    has_cell_state = True
-    blocks = 4  # gates that weights have rows for
-
-    def __init__(
-        self,
-        *sizes: Any,
-        recurrent_dropout: float = 0.0,
-        zoneout: float | tuple[float, float] = 0.0,
-        weight_drop: float = 0.0,
-        **options: Any,
-    ) -> None:
-        """The arguments of `torch.nn.LSTM`, and the probabilities of `recurra.nn.noise`.
-
-        Raises what `torch.nn.LSTM` raises, and ValueError for what is no probability.
-        """
-        super().__init__("LSTM", *sizes, **options)
-        regularise(self, recurrent_dropout, zoneout, weight_drop)
-        self._reshape_weights()
-        self.reset_parameters()
-
-    def _reshape_weights(self) -> None:
-        """Makes weights of 4 gates those of as many as there are."""
-        for name in self._flat_weights_names:
-            weight = getattr(self, name)
-            if not name.startswith("weight_hr") and self.blocks != 4:
-                rows = self.blocks * self.hidden_size
-                setattr(self, name, torch.nn.Parameter(weight.new_empty(rows, *weight.shape[1:])))
-        self._init_flat_weights()
-
-    def flatten_parameters(self) -> None:
-        """Nothing: only cuDNN's own layers have their weights in one piece of memory."""
-
-    def extra_repr(self) -> str:
-        """What `repr` shows."""
-        return super().extra_repr() + told(self)
-
-    def get_expected_cell_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
-        """The shape of c_0 for this input."""
-        places, rows, _ = self.get_expected_hidden_size(input, batch_sizes)
-        return places, rows, self.hidden_size
-
-    def check_forward_args(self, input: Tensor, hidden: Any, batch_sizes: Tensor | None) -> None:
-        """Raises RuntimeError for an input or states of another shape, in torch's words."""
-        self.check_input(input, batch_sizes)
-        for name, state, expected in (
-            ("hidden[0]", hidden[0], self.get_expected_hidden_size(input, batch_sizes)),
-            ("hidden[1]", hidden[1], self.get_expected_cell_size(input, batch_sizes)),
-        ):
-            self.check_hidden_size(state, expected, f"Expected {name} size {{}}, got {{}}")
-
-    def forward(
-        self,
-        input: Input,
-        hx: tuple[Tensor, Tensor] | None = None,
-        *,
-        lengths: Lengths | None = None,
-        resets: Tensor | None = None,
-        reset_to_initial: bool = False,
-        recompute: bool = False,
-    ) -> tuple[Input, tuple[Tensor, Tensor]]:
-        """The output of the top layer, and the final states (h_n, c_n). As `recurra.nn.LSTM.forward`."""
-        if lengths is None and resets is None and (done := quick(self, input, hx, recompute)):
-            return done[0], done[1:]
-        batch = own_batch(self, input, hx, lengths, resets, reset_to_initial)
-        output, h_n, c_n = run(self, batch, recompute)
-        return output, (h_n, c_n)
-
-    def trace(
-        self,
-        input: Any,
-        hx: tuple[Tensor, Tensor] | None = None,
-        *,
-        lengths: Lengths | None = None,
-        resets: Tensor | None = None,
-        reset_to_initial: bool = False,
-    ) -> tuple[Trace, ...]:
-        """Every gate, cell state and hidden state: L·D traces. As `recurra.nn.LSTM.trace`."""
-        return traces(self, traced_batch(self, input, hx, lengths, resets, reset_to_initial))
-
-
-class PeepholeLSTM(_OwnLSTM):
+class PeepholeLSTM(OwnLayer):
     """An LSTM whose gates see the cell (Gers & Schmidhuber, "Recurrent nets that time and count", 2000)::
 
         i_t = σ(W_i x_t + R_i h + p_i ⊙ c + b_i)      c: the cell state of the step before
@@ -124,21 +37,8 @@ class PeepholeLSTM(_OwnLSTM):
 
     kind = "peephole"
 
-    def _reshape_weights(self) -> None:
-        each = len(self._all_weights[0])
-        names: list[str] = []
-        for start in range(0, len(self._flat_weights_names), each):
-            own = self._flat_weights_names[start : start + each]
-            peephole = own[0].replace("weight_ih", "weight_peephole")
-            weight = getattr(self, own[0])
-            setattr(self, peephole, torch.nn.Parameter(weight.new_empty(3, self.hidden_size)))
-            names += [*own, peephole]
-        self._flat_weights_names = names
-        self._all_weights = [names[start : start + each + 1] for start in range(0, len(names), each + 1)]
-        self._init_flat_weights()
 
-
-class CoupledLSTM(_OwnLSTM):
+class CoupledLSTM(OwnLayer):
     """An LSTM whose input gate is what the forget gate leaves (CIFG: Greff et al., "LSTM: a search space
     odyssey", 2017)::
 
@@ -151,12 +51,77 @@ class CoupledLSTM(_OwnLSTM):
     A quarter fewer weights than an LSTM: `weight_ih_l0` (3H, F) and the like, rows in the order f g o. The
     gates of a trace are forget, candidate, output.
 
+    With `refine=True` the cell keeps e_t = 2 r_t ⊙ f_t + (1 - 2 r_t) ⊙ f_t² in place of f_t, by a refine gate
+    r_t = σ(W_r x_t + R_r h + b_r), so that a gate near 0 or 1 still learns (Gu et al., "Improving the gating
+    mechanism of recurrent neural networks", 2020); rows in the order f r g o, and so in a trace: forget,
+    refine, candidate, output. `recurra.nn.init.uniform_gate_` begins both gates as the paper does.
+
     For example::
 
         layer = CoupledLSTM(3, 8, batch_first=True)
         output, (h_n, c_n) = layer(x, lengths=[5, 2])      # x (2, 5, 3), output (2, 5, 8)
     """
 
-    kind = "coupled"
-    blocks = 3
-    gate_names = ("forget", "candidate", "output")  # what `recurra.nn.init` goes by
+    def __init__(self, *sizes: Any, refine: bool = False, **options: Any) -> None:
+        """Arguments as `PeepholeLSTM` has them, and refine: whether there is a refine gate."""
+        self.kind = "refined" if refine else "coupled"
+        super().__init__(*sizes, **options)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows."""
+        return super().extra_repr() + (", refine=True" if self.kind == "refined" else "")
+
+
+class _LayerNorm(OwnLayer):
+    """A layer whose `weight_norm_l0` and so on begin at one, and what they add at zero."""
+
+    def reset_parameters(self) -> None:
+        """Draws weights and biases as torch does; normalised sums are first left as they are."""
+        super().reset_parameters()
+        for name, weight in self.named_parameters(recurse=False):
+            if name.startswith("weight_norm"):
+                torch.nn.init.ones_(weight)
+                torch.nn.init.zeros_(weight[9:])  # of an LSTM: what is added to the cell state
+
+
+class LayerNormLSTM(_LayerNorm):
+    """An LSTM with layer normalisation (Ba, Kiros & Hinton, "Layer normalization", 2016)::
+
+        i_t, f_t, g_t, o_t = (σ, σ, tanh, σ)(α ⊙ LN(W x_t) + b_ih + β ⊙ LN(R h) + b_hh)
+        c_t = f_t ⊙ c + i_t ⊙ g_t
+        h_t = o_t ⊙ tanh(γ ⊙ LN(c_t) + δ)
+
+    LN takes all numbers of one row and step to mean 0 and variance 1 (ε = 1e-5). Weights are those of
+    `torch.nn.LSTM`, and for each layer and direction `weight_norm_l0` (10, H): the rows α of i, f, g, o, then
+    β of i, f, g, o, then γ and δ. α, β and γ begin at 1, δ at 0. The gates of a trace are input, forget,
+    candidate, output.
+
+    For example::
+
+        layer = LayerNormLSTM(3, 8, num_layers=2, batch_first=True)
+        output, (h_n, c_n) = layer(x, lengths=[5, 2])      # x (2, 5, 3), output (2, 5, 8)
+    """
+
+    kind = "layer_norm_lstm"
+
+
+class LayerNormGRU(_LayerNorm):
+    """A GRU with layer normalisation (Ba, Kiros & Hinton, "Layer normalization", 2016)::
+
+        r_t, z_t = σ(α ⊙ LN(W x_t) + b_ih + β ⊙ LN(R h) + b_hh)
+        n_t = tanh(α ⊙ LN(W x_t) + b_ih + r_t ⊙ (β ⊙ LN(R h) + b_hh))
+        h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h
+
+    LN is over the sums of r and z together, and over those of n by themselves. Weights are those of
+    `torch.nn.GRU`, and for each layer and direction `weight_norm_l0` (6, H): the rows α of r, z, n, then β of
+    r, z, n, which begin at 1. The gates of a trace are reset, update, candidate.
+
+    For example::
+
+        layer = LayerNormGRU(3, 8, bidirectional=True, batch_first=True)
+        output, h_n = layer(x, lengths=[5, 2])      # x (2, 5, 3), output (2, 5, 16)
+    """
+
+    kind = "layer_norm_gru"
+    has_cell_state = False
+    state_names = ("h_0",)
