@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.recurra-installed
+DOCS_STAMP := $(VENV)/.docs-installed
 SAMPLE := src/recurra/data/sample/airpassengers.csv
 PROBLEMS ?= 1000
 FUZZ = mkdir -p build && cmake -S . -DRECURRA_FUZZ=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench wheel sanitize emulate clean FORCE
+.PHONY: help setup demo test lint bench docs wheel sanitize emulate clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -45,6 +46,16 @@ test: lint ## all checks and all tests
 
 bench: setup ## measure recurra beside torch.nn, every case (about five minutes)
 	$(BIN)/recurra bench --all
+
+docs: setup $(DOCS_STAMP) ## build the documentation as a site into build/docs, the API from the docstrings
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Open build/docs/index.html"
+
+# What the extra names, and not the extra itself, which would build recurra anew.
+$(DOCS_STAMP): $(STAMP)
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $@.txt
+	@PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --requirement $@.txt
+	@touch $@
 
 # In a build environment of its own, so that it has the CMake that it needs; the objects stay, to be checked.
 wheel: setup ## build a wheel into dist/, install it elsewhere and run it with each ISA

@@ -194,12 +194,20 @@ def read_table(
 ) -> Panel:
     """Read a table in long form (or with several target columns) and make a regular panel of it.
 
-    ``source``: a path (.csv .tsv .txt .parquet, text also with .gz), the bytes of a text file, or a frame of
-    pandas, Polars or PyArrow.
-    What is not given is inferred and said in ``notes``. ``covariates`` get their role inferred: constant
-    within each series is static, values after the target's end make it known, anything else is past only.
-    ``categories`` fixes the values of categorical covariates, as a fitted model needs it. Several targets
-    become one series each.
+    What is not given is inferred and said in ``notes``. A role is given by a column's name, or by several.
+
+    source: a path (.csv .tsv .txt .parquet, text also with .gz), the bytes of a text file, or a frame of
+        pandas, Polars or PyArrow.
+    time: the column of dates, times or step numbers; several, such as year and month, are put together.
+    target: the numbers to forecast; several become one series each.
+    series: which series a row belongs to; of several columns every combination is one.
+    frequency: the step between two stamps, as `recurra.data.calendar.Frequency` or its alias ("MS", "15min").
+    past: covariates that are known up to the origin only.
+    known: covariates that are known over the horizon too.
+    static: covariates that are constant within each series.
+    covariates: covariates of any kind. Constant within each series is static, values after the target's end
+        make it known, anything else is past only.
+    categories: the values of categorical covariates, by column, as a fitted model needs them.
 
     Raises :class:`DataError`, or :class:`ArgumentError` for a frequency that means nothing; the message names
     the column, the row and the value, what was expected and what to do.

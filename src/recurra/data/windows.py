@@ -60,15 +60,14 @@ class Windows:
     asked for the ``horizon`` steps from there on. Windows that begin before their series are padded on the
     left, unobserved.
 
-    Args:
-        panel: the panel, or its series (scaled or not); at least one series.
-        lookback: T ≥ 1.
-        horizon: Q ≥ 1.
-        first: earliest origin, for all series or one for each; default ``min_history``.
-        last: latest origin; default the last one whose horizon lies within the series.
-        stride: distance between the origins of one series, counted from ``last`` backwards.
-        min_history: fewest observed values that a window must see in its lookback; 0 takes every origin.
-        min_future: fewest observed values that it must be asked for; 0 for forecasts past the series' end.
+    panel: the panel, or its series (scaled or not); at least one series.
+    lookback: T ≥ 1.
+    horizon: Q ≥ 1.
+    first: earliest origin, for all series or one for each; default ``min_history``.
+    last: latest origin; default the last one whose horizon lies within the series.
+    stride: distance between the origins of one series, counted from ``last`` backwards.
+    min_history: fewest observed values that a window must see in its lookback; 0 takes every origin.
+    min_future: fewest observed values that it must be asked for; 0 for forecasts past the series' end.
 
     Raises ValueError for a lookback, horizon or stride below 1. No window at all is no error: ``len`` is 0.
     """

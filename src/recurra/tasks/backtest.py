@@ -91,6 +91,7 @@ def backtest(
     """Fit ``forecaster`` on what lies before the first origin, then roll.
 
     ``said`` takes what the baselines did otherwise than asked; ``fit`` goes to :meth:`Forecaster.fit`.
+    Raises DataError where too little lies before the first origin, or nothing was observed after any.
     """
     started = time.perf_counter()
     usable = [s.name for s in before(panel, origins.span).series if np.sum(~np.isnan(s.target)) > 1]

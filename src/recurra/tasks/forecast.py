@@ -50,7 +50,7 @@ class Forecaster:
     """Quantile forecasts of one series or a panel, by a segment LSTM on top of exponential smoothing.
 
     ``horizon`` steps ahead, all at once. ``season``, ``lookback`` in steps; ``hidden_size``, ``members``,
-    ``epochs``, ``batch_size``, ``learning_rate``: chosen from the data where None (tasks.plan).
+    ``epochs``, ``batch_size``, ``learning_rate``: chosen from the data where None (`recurra.tasks.plan`).
     ``quantiles`` must hold 0.5. ``seed`` fixes every random number; ``device`` is where the network lives:
     "cpu", "cuda" or "auto".
 
@@ -355,7 +355,11 @@ class Forecaster:
         return read_table(data, **{**roles, **columns})
 
     def evaluate(self, data: Any, **columns: Any) -> dict[str, float]:
-        """Scores of this model, as it is, over rolling origins at the end of ``data``: metric → value."""
+        """Scores of this model, as it is, over rolling origins at the end of ``data``: metric → value.
+
+        The metrics are those of `recurra.tasks.scores`, the origins the default of `recurra.tasks.backtest`.
+        Raises ArgumentError before `fit`, DataError where the history is too short for any origin.
+        """
         from recurra.tasks.backtest import roll
         from recurra.tasks.scores import scores
 
@@ -375,9 +379,9 @@ class Forecaster:
         """What forecasts with these arguments would have been worth at past origins, beside the baselines'.
 
         A fresh forecaster with the same arguments is fitted on what lies before the origins in the last
-        ``span`` steps, ``stride`` steps apart (tasks.backtest); this one stays as it is. ``baselines``: all
-        of them where None. ``columns`` go to :func:`recurra.read_table`. Raises what :meth:`fit` raises,
-        and DataError where the history is too short.
+        ``span`` steps, ``stride`` steps apart (`recurra.tasks.backtest`); this one stays as it is.
+        ``baselines``: all of them where None. ``columns`` go to :func:`recurra.read_table`. Raises what
+        :meth:`fit` raises, and DataError where the history is too short.
         """
         from recurra.tasks.backtest import backtest, choose_origins
         from recurra.tasks.baselines import METHODS

@@ -5,14 +5,14 @@ steps whose actual value is missing count nowhere. `counts` says how many steps 
 
 | score       | definition over observed steps: y actual, f median, q quantile forecast at level τ         |
 |-------------|--------------------------------------------------------------------------------------------|
-| MASE        | mean of |y − f| / scale (Hyndman & Koehler 2006); windows with scale 0 are left out        |
-| sMAPE       | 200 · mean of |y − f| / (|y| + |f|), 0/0 = 0, in percent (M4: Makridakis et al. 2020)      |
-| MAPE        | 100 · mean of |y − f| / |y|, in percent; steps with y = 0 are left out                     |
+| MASE        | mean of abs(y − f) / scale (Hyndman & Koehler 2006); windows with scale 0 are left out     |
+| sMAPE       | 200 · mean of abs(y − f) / (abs(y) + abs(f)), 0/0 = 0, in % (M4: Makridakis et al. 2020)   |
+| MAPE        | 100 · mean of abs(y − f) / abs(y), in percent; steps with y = 0 are left out               |
 | RMSE        | root of the mean of (y − f)², in the target's units                                        |
-| MAE         | mean of |y − f|, in the target's units                                                     |
+| MAE         | mean of abs(y − f), in the target's units                                                  |
 | CRPS        | mean over steps and τ of twice the pinball loss, in the target's units: approximates the   |
 |             | continuous ranked probability score (Gneiting & Raftery 2007) on the quantiles there are   |
-| wQL         | the same, summed over steps, by the sum of |y|: the weighted quantile loss                 |
+| wQL         | the same, summed over steps, by the sum of abs(y): the weighted quantile loss              |
 | coverage_C  | share of steps inside the central C % interval; C/100 when well calibrated                 |
 """
 

@@ -4,7 +4,7 @@ An LSTM that reads 720 hourly values one by one and feeds its own forecasts back
 SegRNN (Lin et al. 2023, arXiv:2308.11200) reads segments instead (30 steps of 24 hours) and gives each
 segment of the horizon one step from a copy of the last state, told apart by an embedding of its position.
 The output is the quantiles of what remains when the series' own level, trend and season are taken off, in
-units of the series' usual one-step error (tasks.smoothing), and starts at the quantiles of that remainder
+units of the series' usual one-step error (`tasks.smoothing`), and starts at the quantiles of that remainder
 over the training windows: before its first step the network is exponential smoothing with empirical
 intervals, and it learns from there.
 

@@ -49,6 +49,8 @@ class History:
     rows: one dict per epoch; train_loss is the mean over the epoch's batches, None where every step was
         skipped; valid_loss is None where nothing was validated.
     best_epoch: the epoch, counted from 1, whose weights the network has now.
+    stopped_early: whether `patience` ended it before the last epoch.
+    seconds: what it took, with the time of earlier starts where it was resumed.
     """
 
     rows: tuple[Row, ...]
