@@ -216,11 +216,15 @@ def main() -> None:
             return looped(case, step, x)
 
         if case.name not in DRAWN:
-            torch.testing.assert_close(by_loop(x), by_engine(x), rtol=1e-3, atol=1e-4)
+            loop, ours = by_loop(x), by_engine(x)
+            if not float((loop - ours).norm()) < 1e-4 * float(ours.norm()):
+                raise SystemExit(f"{case.name}: the loop and the engine differ")
         calls = [train(lambda x: plain(x)[0]), train(by_engine), train(by_loop)]
-        own, ours, loop = interleave(calls, budget=arguments.budget)
-        ratios = f"{ours.median / own.median:.2f} | {told(loop)} | {loop.median / ours.median:.1f}"
-        print(f"| {case.name} | {told(ours)} | {ratios} |", flush=True)
+        plainly, engine, looped_ = interleave(calls, budget=arguments.budget)
+        ratios = (
+            f"{engine.median / plainly.median:.2f} | {told(looped_)} | {looped_.median / engine.median:.1f}"
+        )
+        print(f"| {case.name} | {told(engine)} | {ratios} |", flush=True)
 
 
 def told(spread: Spread) -> str:

@@ -63,13 +63,13 @@ struct Backward {
     // Rows of this thread's part that it does alone.
     i64 first_row() const { return part.by_units ? team.id : 0; }
     i64 row_step() const { return part.by_units ? team.size : 1; }
-    i64 delta_width() const { return words(layout.delta_width()) + delta_gap; }
+    i64 delta_width() const { return words(layout.gates_width()) + delta_gap; }
     // The gates of a row as the left factor of the product that gives the state's, or the input's, gradient.
-    static constexpr i64 unit_vector = Layout<C>::deltas * lanes;
+    static constexpr i64 unit_vector = C::slots * lanes;
     Runs h_runs() const { return runs(Layout<C>::h_slots); }
     Runs x_runs() const { return runs(Layout<C>::x_slots); }
     Runs runs(i64 used) const {
-        if (used == Layout<C>::deltas) return {1, words(layout.delta_width()), 0};
+        if (used == C::slots) return {1, words(layout.gates_width()), 0};
         return {layout.vectors(), words(used * lanes), words(unit_vector)};
     }
     Panels h_panels() const {
@@ -336,7 +336,7 @@ void backward_steps(const Backward<C>& b) {
         if (step >= 0 && b.reading.ranks(step) == 0) continue;
         if (step >= 0 || b.direction.d_h_0) {
             for (i64 i = 0; i < going; i++) {
-                left[i] = b.delta(part.rank(i), step + 1) + words(Layout<C>::d_h_from * lanes);
+                left[i] = b.delta(part.rank(i), step + 1) + words(C::h_from * lanes);
                 out[i] = b.shared.d_state + part.rank(i) * b.state_width();
             }
             product(left, b.h_runs(), to_state, 0, b.states.first / panel_vectors,

@@ -231,7 +231,7 @@ void backward(const Problem& p) {
         s.zeros = nothing;
         s.w_hh = memory.floats(panels_size(words(layout.vectors() * Layout<C>::h_slots * lanes), state));
         s.w_ih = memory.floats(panels_size(words(layout.vectors() * Layout<C>::x_slots * lanes), features));
-        s.delta = memory.floats(entries * (words(layout.delta_width()) + delta_gap));
+        s.delta = memory.floats(entries * (words(layout.gates_width()) + delta_gap));
         s.d_state = memory.floats(rows * state_width);
         s.carry = memory.floats(rows * layout.cell_width());
         if (C::normed) s.sums = memory.floats(rows * 2 * (4 + C::params) * layout.unit_width());
@@ -247,12 +247,12 @@ void backward(const Problem& p) {
         s.tables = static_cast<const void**>(memory.bytes(capacity * backward_tables, sizeof(void*)));
     }
     const i64 columns = sum_stride_for(larger(features + 1 + state, p.hidden));
-    job.room.left_size = words_at_once * larger(layout.delta_width(), state_width);
+    job.room.left_size = words_at_once * larger(layout.gates_width(), state_width);
     job.room.right_size = words_at_once * columns;
-    job.room.sums = memory.floats(larger(layout.delta_width(), state_width) * columns);
+    job.room.sums = memory.floats(larger(layout.gates_width(), state_width) * columns);
     job.room.left = memory.floats(job.room.left_size * p.threads);
     job.room.right = memory.floats(job.room.right_size * p.threads);
-    job.scratch_size = larger(state_width, (C::params > 0 ? 6 : 1) * layout.unit_width());
+    job.scratch_size = larger(state_width, (C::normed ? 10 : C::params > 0 ? 6 : 1) * layout.unit_width());
     job.scratch = memory.floats(job.scratch_size * p.threads);
     parallel(p.threads, backward_worker<C>, &job);
 }

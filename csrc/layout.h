@@ -13,9 +13,6 @@ template <class C>
 struct Layout {
     static constexpr int x_slots = C::x_to - C::x_from, h_slots = C::h_to - C::h_from;
     static constexpr int width = C::units * C::slots;  // vectors of sums in a block
-    // Of a row of gradients: a normalised cell keeps more than it hands to the products.
-    static constexpr int deltas = C::normed ? x_slots + h_slots : C::slots;
-    static constexpr int d_x_from = C::normed ? 0 : C::x_from, d_h_from = C::normed ? x_slots : C::h_from;
     i64 hidden;
 
     i64 blocks() const { return ceil_div(hidden, C::units * lanes); }
@@ -25,7 +22,6 @@ struct Layout {
     i64 cell_width() const { return unit_width() * larger(C::cells, 1); }
     static constexpr i64 cell_at(i64 v, i64 k) { return (v * larger(C::cells, 1) + k) * lanes; }
     i64 gates_width() const { return vectors() * C::slots * lanes; }
-    i64 delta_width() const { return vectors() * deltas * lanes; }
     // Real units in unit vector v: `lanes`, fewer in the last, none in one that only fills a block.
     i64 units(i64 v) const { return larger(0, smaller(lanes, hidden - v * lanes)); }
 };

@@ -58,10 +58,10 @@ void backward_input(const Backward<C>& b, Share share, bool add) {
         for (i64 v = 0; v < b.layout.vectors(); v += together) {
             const i64 vectors = smaller(together, b.layout.vectors() - v);
             for (i64 i = 0; i < count; i++)
-                left[i] = b.shared.delta + (from + i) * b.delta_width() +
-                          words((v * Layout<C>::deltas + Layout<C>::d_x_from) * lanes);
+                left[i] =
+                    b.shared.delta + (from + i) * b.delta_width() + words((v * C::slots + C::x_from) * lanes);
             Runs runs = {vectors, words(Layout<C>::x_slots * lanes), words(b.unit_vector)};
-            if (Layout<C>::x_slots == Layout<C>::deltas) runs = {1, words(vectors * b.unit_vector), 0};
+            if (Layout<C>::x_slots == C::slots) runs = {1, words(vectors * b.unit_vector), 0};
             product(left, runs, panels, words(v * Layout<C>::x_slots * lanes), 0, panels.count(), out, count,
                     add || v > 0);
         }
@@ -234,7 +234,6 @@ void weight_product(const WeightProduct& w, const Rectangle& mine, const Reading
 // Takes the sums of gates' rows to the weights' gradients: columns are x, 1, h.
 template <class C>
 void write_weights(const Backward<C>& b, const float* sums, i64 stride, Share rows, Share columns) {
-    using L = Layout<C>;
     constexpr bool biases = !C::normed;  // those come from elsewhere: see normed.h
     const Direction& d = b.direction;
     const i64 hidden = b.layout.hidden, features = b.layer.features, state = b.state();
@@ -244,18 +243,17 @@ void write_weights(const Backward<C>& b, const float* sums, i64 stride, Share ro
         if (to && last > first) memcpy(to + first - from, row + first, (last - first) * sizeof(float));
     };
     for (i64 r = rows.first; r < rows.last; r++) {
-        const i64 v = r / (L::deltas * lanes), unit = v * lanes + r % lanes;
-        const int slot = static_cast<int>(r / lanes % L::deltas);
-        const int x_slot = slot - L::d_x_from, h_slot = slot - L::d_h_from;
+        const i64 v = r / (C::slots * lanes), unit = v * lanes + r % lanes;
+        const int slot = static_cast<int>(r / lanes % C::slots);
         if (unit >= hidden) continue;
         const float* row = sums + r * stride;
-        if (x_slot >= 0 && x_slot < L::x_slots) {
-            const i64 gate = C::gate_of_x(C::x_from + x_slot) * hidden + unit;
+        if (slot >= C::x_from && slot < C::x_to) {
+            const i64 gate = C::gate_of_x(slot) * hidden + unit;
             part(row, 0, features, d.d_w_ih ? d.d_w_ih + gate * features : nullptr);
             part(row, features, 1, biases && d.d_b_ih ? d.d_b_ih + gate : nullptr);
         }
-        if (h_slot >= 0 && h_slot < L::h_slots) {
-            const i64 gate = C::gate_of_h(C::h_from + h_slot) * hidden + unit;
+        if (slot >= C::h_from && slot < C::h_to) {
+            const i64 gate = C::gate_of_h(slot) * hidden + unit;
             part(row, features, 1, biases && d.d_b_hh ? d.d_b_hh + gate : nullptr);
             part(row, features + 1, state, d.d_w_hh ? d.d_w_hh + gate * state : nullptr);
         }
@@ -268,10 +266,10 @@ void backward_weights(const Backward<C>& b, const SumRoom& room) {
     const i64 features = b.layer.features, state = b.state(), columns = features + 1 + state;
     const Schedule& schedule = b.problem.schedule;
     const Rectangle mine =
-        rectangle_of(b.team, ceil_div(b.layout.delta_width(), sum_rows), ceil_div(columns, sum_columns));
+        rectangle_of(b.team, ceil_div(b.layout.gates_width(), sum_rows), ceil_div(columns, sum_columns));
     const WeightProduct w = {b.shared.delta,
                              b.delta_width(),
-                             b.layout.delta_width(),
+                             b.layout.gates_width(),
                              schedule.start[schedule.steps],
                              columns,
                              room.sums,
@@ -301,10 +299,9 @@ void backward_weights(const Backward<C>& b, const SumRoom& room) {
     // A slot that the state does not feed has no use for columns of h, nor one that the input does not, for
     // x's.
     const auto wanted = [&](i64 tile, i64 panel) {
-        using L = Layout<C>;
-        const i64 slot = tile * sum_rows / lanes % L::deltas;
-        const bool fed_by_h = slot >= L::d_h_from && slot < L::d_h_from + L::h_slots,
-                   fed_by_x = slot >= L::d_x_from && slot < L::d_x_from + L::x_slots;
+        const i64 slot = tile * sum_rows / lanes % C::slots;
+        const bool fed_by_h = slot >= C::h_from && slot < C::h_to,
+                   fed_by_x = slot >= C::x_from && slot < C::x_to;
         return (fed_by_h || panel * sum_columns <= features) &&
                (fed_by_x || (panel + 1) * sum_columns > features);
     };
@@ -312,6 +309,9 @@ void backward_weights(const Backward<C>& b, const SumRoom& room) {
     write_weights(b, room.sums, w.sum_stride, {mine.rows.first * sum_rows, mine.rows.last * sum_rows},
                   {mine.panels.first * sum_columns, mine.panels.last * sum_columns});
 }
+
+template <class C>
+void show_again(const Backward<C>& b, const float* kept, const float* c, const float* c_before, float* shown);
 
 // d_w_hr: d_hiddenᵀ · (o tanh(c)).
 template <class C>
@@ -334,21 +334,23 @@ void backward_projection(const Backward<C>& b, const SumRoom& room) {
         const float* cell = b.direction.cell + entry * b.layout.cell_width();
         const float* before = b.cell_before(at_entry.rank, at_entry.step);
         float* shown = b.scratch;
-        for (i64 v = 0; v < b.layout.vectors(); v++) {
-            V a[C::slots];
-            RECURRA_UNROLL
-            for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes);
-            V c[C::cells];
-            RECURRA_UNROLL
-            for (int k = 0; k < C::cells; k++) c[k] = load(cell + b.layout.cell_at(v, k));
-            if constexpr (C::cells > 1) {
-                store(shown + v * lanes, C::shown(a, c));
-            } else {
-                if (b.zones_cell()) c[0] = C::cell(a, load(before + v * lanes, b.layout.units(v)));
-                store(shown + v * lanes, C::shown(a, c[0]));
-            }
-        }
         pieces[0] = {(const Element*)shown, hidden};
+        if constexpr (C::normed) return show_again(b, gates, cell, before, shown);
+        else
+            for (i64 v = 0; v < b.layout.vectors(); v++) {
+                V a[C::slots];
+                RECURRA_UNROLL
+                for (int s = 0; s < C::slots; s++) a[s] = load(gates + (v * C::slots + s) * lanes);
+                V c[C::cells];
+                RECURRA_UNROLL
+                for (int k = 0; k < C::cells; k++) c[k] = load(cell + b.layout.cell_at(v, k));
+                if constexpr (C::cells > 1) {
+                    store(shown + v * lanes, C::shown(a, c));
+                } else {
+                    if (b.zones_cell()) c[0] = C::cell(a, load(before + v * lanes, b.layout.units(v)));
+                    store(shown + v * lanes, C::shown(a, c[0]));
+                }
+            }
     };
     weight_product(w, mine, b.reading, fill, [](i64, i64) { return true; });
     const i64 first = mine.panels.first * sum_columns, last = smaller(hidden, mine.panels.last * sum_columns);

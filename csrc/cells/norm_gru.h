@@ -9,17 +9,18 @@ namespace recurra::RECURRA_ISA {
 namespace {
 
 struct NormGru {
-    // r z n, the state's part q of n, then the sums of x and of h as they were before normalisation.
-    static constexpr int slots = 10, units = 1;
-    static constexpr int x_from = 4, x_to = 7, h_from = 7, h_to = 10;
+    // The sums of x and of h for r z n, as they are before normalisation.
+    static constexpr int slots = 6, units = 1;
+    static constexpr int x_from = 0, x_to = 3, h_from = 3, h_to = 6;
     static constexpr int gate_of_x(int slot) { return slot - x_from; }
     static constexpr int gate_of_h(int slot) { return slot - h_from; }
     static constexpr bool has_cell = false, carries_hidden = true, normed = true;
     static constexpr int gates = 3, groups = 2;
     static constexpr int group_from(int group) { return group == 2 ? gates : 2 * group; }
-    static constexpr int slot_of_h(int gate) { return gate == 2 ? 3 : gate; }
+    static constexpr int part_of_h(int gate) { return gate == 2 ? 3 : gate; }
     static constexpr int params = 6, cells = 0;  // what multiplies x and h
 
+    // a: r z n, and the state's part of n.
     static RECURRA_INLINE void activate(V* a, const V* x, const V* h) {
         a[0] = sigmoid(x[0] + h[0]);
         a[1] = sigmoid(x[1] + h[1]);

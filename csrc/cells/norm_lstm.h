@@ -8,17 +8,18 @@ namespace recurra::RECURRA_ISA {
 namespace {
 
 struct NormLstm {
-    // i f g o, then the sums of x and of h as they were before normalisation, then n.
-    static constexpr int slots = 13, units = 1;
-    static constexpr int x_from = 4, x_to = 8, h_from = 8, h_to = 12;
+    // The sums of x and of h for i f g o, as they are before normalisation.
+    static constexpr int slots = 8, units = 1;
+    static constexpr int x_from = 0, x_to = 4, h_from = 4, h_to = 8;
     static constexpr int gate_of_x(int slot) { return slot - x_from; }
     static constexpr int gate_of_h(int slot) { return slot - h_from; }
     static constexpr bool has_cell = true, carries_hidden = false, normed = true;
     static constexpr int gates = 4, groups = 1;
     static constexpr int group_from(int group) { return group ? gates : 0; }
-    static constexpr int slot_of_h(int gate) { return gate; }  // whose gradient is that of the gate's h
+    static constexpr int part_of_h(int gate) { return gate; }  // of a, whose gradient is that of h
     static constexpr int params = 10, cells = 1;  // what multiplies x, h and n; what is added to n
 
+    // a: i f g o.
     static RECURRA_INLINE V cell(const V* a, V c_before) { return a[1] * c_before + rounded(a[0] * a[2]); }
 
     static RECURRA_INLINE void activate(V* a, const V* x, const V* h) {
@@ -27,8 +28,6 @@ struct NormLstm {
         a[2] = tanh(x[2] + h[2]);
         a[3] = sigmoid(x[3] + h[3]);
     }
-
-    static RECURRA_INLINE V shown(const V* a, V) { return a[3] * tanh(a[12]); }
 };
 
 }  // namespace

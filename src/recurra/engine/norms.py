@@ -75,12 +75,9 @@ def layer_norm_lstm(
         >>> layer_norm_lstm(x, h_0, c_0, *weights, norms=torch.ones(10, 7)).gates.shape
         torch.Size([2, 5, 4, 7])
     """
-    alpha, beta = norms[:4].flatten(), norms[4:8].flatten()  # (4H) each
 
     def compute(x_sums: Tensor, h_sums: Tensor, c: Tensor) -> Computed:
-        x_part, h_part = scaled(x_sums, alpha, b_ih), scaled(h_sums, beta, b_hh)
-        i, f, g, o = (x_part + h_part).chunk(4, dim=-1)
-        i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+        i, f, g, o = lstm_gates(x_sums, h_sums, norms, b_ih, b_hh)
         cell = f * c + i * g
         shown = o * torch.tanh(scaled(cell, norms[8], norms[9]))
         return Computed((i, f, g, o), cell, shown)
@@ -132,7 +129,7 @@ def layer_norm_gru(
     """
     active = active_steps(x, lengths)
     restart = restart_steps(x, resets, active, reverse)
-    inputs = _scaled_apart(linear(clear_beyond(x, active), w_ih), norms[:3], b_ih).unbind(1)  # T of (N, 3H)
+    inputs = scaled_apart(linear(clear_beyond(x, active), w_ih), norms[:3], b_ih).unbind(1)  # T of (N, 3H)
     h = begin(h_0, lengths)
     h_again = h if reset_to_initial else None
     drawn = draw(noise, stream, x, h_0.shape[-1])
@@ -141,11 +138,7 @@ def layer_norm_gru(
     candidates: list[Tensor] = []
     for t in reading_order(x.shape[1], reverse):
         h = put_back(restart, t, h, h_again)
-        r_x, z_x, n_x = inputs[t].chunk(3, dim=-1)
-        sums = linear(drop(drawn.recurrent, h), w_hh)
-        r_h, z_h, n_h = _scaled_apart(sums, norms[3:], b_hh).chunk(3, dim=-1)
-        r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
-        n = torch.tanh(n_x + r * n_h)
+        r, z, n, n_h = gru_gates(inputs[t], linear(drop(drawn.recurrent, h), w_hh), norms, b_hh)
         hidden = stay(drawn.hidden, t, (1 - z) * n + z * h, h)
         hiddens.append(hidden)
         gates.append(torch.stack((r, z, n), dim=1))
@@ -159,6 +152,34 @@ def layer_norm_gru(
     )
 
 
+def lstm_gates(
+    x_sums: Tensor, h_sums: Tensor, norms: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """i, f, g and o, (..., H) each, from W x_t and R h, (..., 4H) each."""
+    x_part, h_part = scaled(x_sums, norms[:4].flatten(), b_ih), scaled(h_sums, norms[4:8].flatten(), b_hh)
+    i, f, g, o = (x_part + h_part).chunk(4, dim=-1)
+    return torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+
+
+def gru_gates(
+    x_part: Tensor, h_sums: Tensor, norms: Tensor, b_hh: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """r, z, n and what r multiplies, (..., H), from the normalised W x_t and from R h, (..., 3H) each."""
+    r_x, z_x, n_x = x_part.chunk(3, dim=-1)
+    r_h, z_h, n_h = scaled_apart(h_sums, norms[3:], b_hh).chunk(3, dim=-1)
+    r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+    return r, z, torch.tanh(n_x + r * n_h), n_h
+
+
+def gates_of(
+    kind: str, x_sums: Tensor, h_sums: Tensor, norms: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
+) -> Tensor:
+    """The gates (..., G, H) from W x_t and R h, (..., G·H) each: what the engine keeps. kind: of KINDS."""
+    if kind == "layer_norm_lstm":
+        return torch.stack(lstm_gates(x_sums, h_sums, norms, b_ih, b_hh), dim=-2)
+    return torch.stack(gru_gates(scaled_apart(x_sums, norms[:3], b_ih), h_sums, norms, b_hh)[:3], dim=-2)
+
+
 def scaled(sums: Tensor, factors: Tensor, added: Tensor | None) -> Tensor:
     """factors ⊙ LN(sums) + added, over the last axis."""
     centred = sums - sums.mean(-1, keepdim=True)
@@ -166,7 +187,7 @@ def scaled(sums: Tensor, factors: Tensor, added: Tensor | None) -> Tensor:
     return normalised * factors if added is None else normalised * factors + added
 
 
-def _scaled_apart(sums: Tensor, factors: Tensor, bias: Tensor | None) -> Tensor:
+def scaled_apart(sums: Tensor, factors: Tensor, bias: Tensor | None) -> Tensor:
     """A GRU's sums (..., 3H): those of r and z normalised together, those of n by themselves."""
     cut = 2 * factors.shape[-1]
     some, rest = (None, None) if bias is None else (bias[:cut], bias[cut:])
