@@ -42,8 +42,8 @@ def make(kind: str, *sizes: int, **options: Any) -> Any:
             if name == "n_0":  # a sum of exponentials
                 state.abs_().add_(0.5)
         for name in layer._flat_weights_names:
-            if name.startswith("weight_norm"):  # a new layer of this kind is chaotic, and shows rounding alone
-                getattr(layer, name).mul_(0.5)
+            if name.startswith("weight_norm"):
+                getattr(layer, name).mul_(0.25)  # a new layer of this kind is chaotic
     return layer
 
 

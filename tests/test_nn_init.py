@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from recurra.nn.init import chrono_, forget_bias_, linspace_, orthogonal_, unifo
 F, H = 7, 33
 BIASES = (forget_bias_, lambda layer: chrono_(layer, 100), uniform_gate_, linspace_)
 BIAS_NAMES = ("forget_bias_", "chrono_", "uniform_gate_", "linspace_")
-KEPT_BY = {4: 1, 3: 1}  # the forget gate of i f g o, the update gate of r z n
+# of what does not name its gates, by their number: the one that keeps, f of i f g o or z of r z n, and those
+# that begin as its opposite
+ROLES: dict[int, tuple[int, list[int]]] = {4: (1, [0]), 3: (1, [])}
 
 Make = Callable[..., Any]
 
@@ -41,6 +44,11 @@ GATED = {
     "GRU": stacked(rnn.GRU),
     "LSTMCell": cell(rnn.LSTMCell),
     "GRUCell": cell(rnn.GRUCell),
+    "PeepholeLSTM": stacked(rnn.PeepholeLSTM),
+    "CoupledLSTM": stacked(rnn.CoupledLSTM),
+    "LayerNormLSTM": stacked(rnn.LayerNormLSTM),
+    "LayerNormGRU": stacked(rnn.LayerNormGRU),
+    "SLSTM": stacked(rnn.SLSTM),
     "torch LSTM": stacked(nn.LSTM),
     "torch GRU": stacked(nn.GRU),
     "torch LSTMCell": cell(nn.LSTMCell),
@@ -52,8 +60,10 @@ PLAIN = {
     "torch RNN": stacked(nn.RNN),
     "torch RNNCell": cell(nn.RNNCell),
 }
+REFINED = {"CoupledLSTM refined": stacked(partial(rnn.CoupledLSTM, refine=True))}
 gated = pytest.mark.parametrize("make", GATED.values(), ids=GATED)
-every = pytest.mark.parametrize("make", [*GATED.values(), *PLAIN.values()], ids=[*GATED, *PLAIN])
+refined_too = pytest.mark.parametrize("make", (GATED | REFINED).values(), ids=GATED | REFINED)
+every = pytest.mark.parametrize("make", (GATED | REFINED | PLAIN).values(), ids=GATED | REFINED | PLAIN)
 
 
 def places(layer: Any) -> list[str]:
@@ -68,10 +78,19 @@ def gates(layer: Any, name: str, place: str) -> Tensor:
     return weight.reshape(-1, H, *weight.shape[1:])
 
 
+def roles(layer: Any) -> tuple[int, list[int]]:
+    """The gate that keeps the old state, and the gates that may begin as its opposite."""
+    names = getattr(layer, "gate_names", None)
+    if names is None:
+        return ROLES[len(gates(layer, "bias_ih", places(layer)[0]))]
+    keeps = names.index("update" if "update" in names else "forget")
+    return keeps, [k for k, name in enumerate(names) if name in ("input", "refine")]
+
+
 def kept(layer: Any, place: str) -> Tensor:
     """What b_ih and b_hh add up to in the gate that keeps the old state, (H,)."""
     whole, zero = gates(layer, "bias_ih", place), gates(layer, "bias_hh", place)
-    gate = KEPT_BY[len(whole)]
+    gate, _ = roles(layer)
     assert zero[gate].eq(0).all()
     return whole[gate]
 
@@ -82,13 +101,17 @@ def assert_else_unchanged(layer: Any, before: Any, changed: set[tuple[str, int]]
             pairs = zip(gates(layer, name, place), gates(before, name, place), strict=True)
             for gate, (now, then) in enumerate(pairs):
                 assert torch.equal(now, then) == ((name, gate) not in changed), (name, place, gate)
+    own = [
+        name for name, _ in layer.named_parameters() if name.startswith(("weight_norm", "weight_peephole"))
+    ]
+    assert all(torch.equal(getattr(layer, name), getattr(before, name)) for name in own)
 
 
 def both_biases(*gate: int) -> set[tuple[str, int]]:
     return {(name, g) for name in ("bias_ih", "bias_hh") for g in gate}
 
 
-@gated
+@refined_too
 @pytest.mark.parametrize("value", [1.0, -2.5])
 def test_forget_bias_is_the_sum_of_both_biases(make: Make, value: float) -> None:
     layer = make()
@@ -96,7 +119,7 @@ def test_forget_bias_is_the_sum_of_both_biases(make: Make, value: float) -> None
     assert forget_bias_(layer, value) is layer
     for place in places(layer):
         assert torch.equal(kept(layer, place), torch.full((H,), value, dtype=torch.float64))
-    assert_else_unchanged(layer, before, both_biases(1))
+    assert_else_unchanged(layer, before, both_biases(roles(layer)[0]))
 
 
 @gated
@@ -108,10 +131,10 @@ def test_chrono_draws_as_many_steps_as_it_says(make: Make) -> None:
     for place in places(layer):
         u = torch.empty(H, dtype=torch.float64).uniform_(1, 999, generator=generator)
         assert torch.equal(kept(layer, place), u.log())
-        if len(gates(layer, "bias_ih", place)) == 4:
-            assert torch.equal(gates(layer, "bias_ih", place)[0], -u.log())
-    is_lstm = len(gates(layer, "bias_ih", places(layer)[0])) == 4
-    assert_else_unchanged(layer, before, both_biases(0, 1) if is_lstm else both_biases(1))
+        for gate in roles(layer)[1]:
+            assert torch.equal(gates(layer, "bias_ih", place)[gate], -u.log())
+    keeps, against = roles(layer)
+    assert_else_unchanged(layer, before, both_biases(keeps, *against))
 
 
 def test_chrono_of_two_steps_is_no_bias_at_all() -> None:
@@ -119,7 +142,7 @@ def test_chrono_of_two_steps_is_no_bias_at_all() -> None:
     assert layer.bias_ih_l0[: 2 * H].eq(0).all()
 
 
-@gated
+@refined_too
 def test_uniform_gate_opens_the_gate_to_u(make: Make) -> None:
     layer = make()
     before = copy.deepcopy(layer)
@@ -129,20 +152,20 @@ def test_uniform_gate_opens_the_gate_to_u(make: Make) -> None:
         u = torch.empty(H, dtype=torch.float64).uniform_(1 / H, 1 - 1 / H, generator=generator)
         torch.testing.assert_close(kept(layer, place), -torch.log(1 / u - 1), rtol=0, atol=1e-13)
         torch.testing.assert_close(kept(layer, place).sigmoid(), u, rtol=0, atol=1e-15)
-        if len(gates(layer, "bias_ih", place)) == 4:
-            assert torch.equal(gates(layer, "bias_ih", place)[0], -kept(layer, place))
-    is_lstm = len(gates(layer, "bias_ih", places(layer)[0])) == 4
-    assert_else_unchanged(layer, before, both_biases(0, 1) if is_lstm else both_biases(1))
+        for gate in roles(layer)[1]:
+            assert torch.equal(gates(layer, "bias_ih", place)[gate], -kept(layer, place))
+    keeps, against = roles(layer)
+    assert_else_unchanged(layer, before, both_biases(keeps, *against))
 
 
-@gated
+@refined_too
 def test_linspace_is_a_ladder(make: Make) -> None:
     layer = make()
     before = copy.deepcopy(layer)
     assert linspace_(layer, 2.0, 6.0) is layer
     for place in places(layer):
         assert torch.equal(kept(layer, place), 2.0 + torch.arange(H, dtype=torch.float64) / 8)
-    assert_else_unchanged(layer, before, both_biases(1))
+    assert_else_unchanged(layer, before, both_biases(roles(layer)[0]))
     assert torch.equal(linspace_(rnn.LSTM(F, H)).bias_ih_l0[[H, 2 * H - 1]], torch.tensor([3.0, 6.0]))
 
 
@@ -159,6 +182,17 @@ def test_the_sign_lets_a_state_last_the_steps_that_the_bias_says(kind: Any) -> N
     share = (1 - 1 / (1 + torch.arange(7, dtype=torch.float64).exp())) ** steps
     last = layer(x, (torch.zeros_like(state), state))[1][1] if kind is rnn.LSTM else layer(x, state)[1]
     torch.testing.assert_close(last, state * share, rtol=1e-12, atol=0)
+
+
+def test_a_refine_gate_begins_as_the_forget_gates_opposite() -> None:
+    """So what is kept, e = f (2 - 3 f + 2 f²), lies in 0..1 as f does, and nearer to 1/2 (Gu et al. 2020)."""
+    layer = uniform_gate_(REFINED["CoupledLSTM refined"]())
+    for place in places(layer):
+        f, r, _, _ = gates(layer, "bias_ih", place).sigmoid()
+        torch.testing.assert_close(r, 1 - f, rtol=0, atol=1e-15)
+        e = 2 * r * f + (1 - 2 * r) * f**2
+        torch.testing.assert_close(e, f * (2 - 3 * f + 2 * f**2), rtol=0, atol=1e-15)
+        assert ((e - 0.5).abs() <= (f - 0.5).abs()).all()
 
 
 @every
@@ -363,3 +397,17 @@ def test_arguments_out_of_range_are_refused() -> None:
     ):
         uniform_gate_(rnn.LSTM(F, 1))
     assert all(torch.equal(now, before[name]) for name, now in layer.state_dict().items())
+
+
+def test_orthogonal_is_so_for_each_head() -> None:
+    layer = orthogonal_(rnn.SLSTM(F, 6, heads=2, dtype=torch.float64))
+    blocks = layer.weight_hh_l0.detach().view(8, 3, 3)
+    torch.testing.assert_close(
+        blocks @ blocks.mT, torch.eye(3, dtype=torch.float64).expand(8, 3, 3), rtol=0, atol=1e-13
+    )
+
+
+def test_chrono_leaves_the_refine_gate_alone() -> None:
+    layer = rnn.CoupledLSTM(F, 7, refine=True)
+    before = layer.bias_ih_l0[7:14].clone()
+    assert chrono_(layer, 50).bias_ih_l0[7:14].equal(before)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev, jvp, vmap
+from torch.utils._pytree import tree_leaves
 
 from recurra import nn
 from recurra.engine import native
@@ -31,6 +32,8 @@ NATIVE: dict[str, Callable[[], Any]] = {
     "LayerNormGRU": partial(nn.LayerNormGRU, 5, 7, bidirectional=True),
     "SLSTM": partial(nn.SLSTM, 5, 6, heads=2, batch_first=True),
 }
+# that torch has not
+OWN = {name: make for name, make in NATIVE.items() if name.split("-")[0] not in ("LSTM", "GRU", "RNN")}
 EVERY = NATIVE | {
     "MinLSTM": partial(nn.MinLSTM, 5, 7, bidirectional=True),
     "MinGRU": partial(nn.MinGRU, 5, 7, batch_first=True),
@@ -54,6 +57,11 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture(params=OWN.values(), ids=OWN.keys())
+def own(request: pytest.FixtureRequest) -> Any:
+    return request.param()
 
 
 def input_of(layer: Any, rows: int = 3, steps: int = 4) -> Tensor:
@@ -204,6 +212,40 @@ def test_recompute_gives_the_same_bits_for_less_memory(layer: Any) -> None:
         sizes.append(sum(saved.values()))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert sizes[1] < sizes[0] / 2
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The tensor attributes self._flat_weights:UserWarning"
+)  # of torch's own layers too
+def test_an_exported_layer_takes_any_batch(own: Any) -> None:
+    own, axis = own.eval(), 0 if own.batch_first else 1
+    rows = torch.export.Dim("rows", min=2, max=64)
+    program = torch.export.export(own, (input_of(own),), dynamic_shapes={"input": {axis: rows}})
+    x = input_of(own, rows=7)
+    for mine, true in zip(tree_leaves(program.module()(x)), tree_leaves(own(x)), strict=True):
+        assert torch.equal(mine, true)
+
+
+def test_fx_records_it_as_one_node(own: Any) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = own
+
+        def forward(self, x: Any, lengths: Any) -> Any:
+            return self.layer(x, lengths=lengths)[0]
+
+    model, x, lengths = Model(), input_of(own), torch.tensor([1, 4, 0])
+    traced = torch.fx.symbolic_trace(model)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["layer"]
+    assert torch.equal(traced(x, lengths), model(x, lengths))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch says it of every script
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_torchscript_does_not_compile_it(own: Any) -> None:
+    with pytest.raises((ValueError, torch.jit.frontend.NotSupportedError)):
+        torch.jit.script(torch.nn.Sequential(own))
 
 
 def test_other_weights_by_functional_call_are_the_ones_used() -> None:

@@ -182,8 +182,9 @@ def gates_of(
 
 def scaled(sums: Tensor, factors: Tensor, added: Tensor | None) -> Tensor:
     """factors ⊙ LN(sums) + added, over the last axis."""
-    centred = sums - sums.mean(-1, keepdim=True)
-    normalised = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPSILON)
+    wide = sums.to(torch.promote_types(sums.dtype, torch.float32))  # a square of half precision overflows
+    centred = wide - wide.mean(-1, keepdim=True)
+    normalised = (centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPSILON)).to(sums.dtype)
     return normalised * factors if added is None else normalised * factors + added
 
 

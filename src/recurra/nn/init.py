@@ -70,7 +70,7 @@ def forget_bias_(layer: Layer, value: float = 1.0) -> Layer:
     def biases(keep: Tensor) -> Tensor:
         return torch.full_like(keep, value)
 
-    return _set_biases(layer, "forget_bias_", biases, also_input=False)
+    return _set_biases(layer, "forget_bias_", biases)
 
 
 def chrono_(layer: Layer, longest: float, generator: Generator | None = None) -> Layer:
@@ -96,7 +96,7 @@ def chrono_(layer: Layer, longest: float, generator: Generator | None = None) ->
     def biases(keep: Tensor) -> Tensor:
         return _uniform(keep, 1.0, longest - 1.0, generator).log()
 
-    return _set_biases(layer, "chrono_", biases, also_input=True)
+    return _set_biases(layer, "chrono_", biases, ("input",))
 
 
 def uniform_gate_(layer: Layer, generator: Generator | None = None) -> Layer:
@@ -124,7 +124,7 @@ def uniform_gate_(layer: Layer, generator: Generator | None = None) -> Layer:
             )
         return torch.logit(_uniform(keep, 1.0 / units, 1.0 - 1.0 / units, generator))
 
-    return _set_biases(layer, "uniform_gate_", biases, also_input=True)
+    return _set_biases(layer, "uniform_gate_", biases, ("input", "refine"))
 
 
 def linspace_(layer: Layer, first: float = 3.0, last: float = 6.0) -> Layer:
@@ -148,7 +148,7 @@ def linspace_(layer: Layer, first: float = 3.0, last: float = 6.0) -> Layer:
     def biases(keep: Tensor) -> Tensor:
         return torch.linspace(first, last, keep.numel(), dtype=keep.dtype, device=keep.device)
 
-    return _set_biases(layer, "linspace_", biases, also_input=False)
+    return _set_biases(layer, "linspace_", biases)
 
 
 def orthogonal_(layer: Layer, gain: float = 1.0, generator: Generator | None = None) -> Layer:
@@ -166,7 +166,8 @@ def orthogonal_(layer: Layer, gain: float = 1.0, generator: Generator | None = N
     """
     _check_gain(gain)
     for place, gates in _places(layer, "orthogonal_"):
-        _each_gate(_weight(layer, "weight_hh", place), len(gates), nn.init.orthogonal_, gain, generator)
+        blocks = len(gates) * getattr(layer, "heads", 1)
+        _each_gate(_weight(layer, "weight_hh", place), blocks, nn.init.orthogonal_, gain, generator)
     return layer
 
 
@@ -223,17 +224,19 @@ def _weight(layer: nn.Module, kind: str, place: str) -> Tensor:
 
 @torch.no_grad()
 def _each_gate(
-    weight: Tensor, gates: int, draw: Callable[..., Tensor], gain: float, generator: Generator | None
+    weight: Tensor, blocks: int, draw: Callable[..., Tensor], gain: float, generator: Generator | None
 ) -> None:
     """Draws each block of rows for itself."""
-    for block in weight.chunk(gates):
+    for block in weight.chunk(blocks):
         values = torch.empty_like(block, dtype=_precise(weight), device=_device(weight, generator))
         block.copy_(draw(values, gain=gain, generator=generator))
 
 
 @torch.no_grad()
-def _set_biases(layer: Layer, caller: str, biases: Callable[[Tensor], Tensor], also_input: bool) -> Layer:
-    """Sets the bias of the gate that keeps, and with `also_input` its negative for input and refine."""
+def _set_biases(
+    layer: Layer, caller: str, biases: Callable[[Tensor], Tensor], against: tuple[str, ...] = ()
+) -> Layer:
+    """Sets the bias of the gate that keeps, and its negative for those `against` it that there are."""
     places = list(_places(layer, caller))
     for place, gates in places:
         if not set(_KEEPS) & set(gates):
@@ -251,8 +254,7 @@ def _set_biases(layer: Layer, caller: str, biases: Callable[[Tensor], Tensor], a
         zero = dict(zip(gates, _weight(layer, "bias_hh", place).chunk(len(gates)), strict=True))
         (keep,) = set(_KEEPS) & set(gates)
         values = biases(whole[keep].to(_precise(whole[keep])))
-        against = [gate for gate in ("input", "refine") if also_input and gate in gates]
-        signed = {keep: values} | dict.fromkeys(against, -values)
+        signed = {keep: values} | {gate: -values for gate in against if gate in gates}
         for gate, bias in signed.items():
             whole[gate].copy_(bias)
             zero[gate].zero_()

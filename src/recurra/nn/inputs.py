@@ -93,9 +93,8 @@ def arranged(layer: Any, weights: list[Tensor]) -> list[Tensor]:
 def spread(weight: Tensor, heads: int) -> Tensor:
     """(4H, P / heads), each row what a unit reads of its own head, to (4H, P), zero elsewhere."""
     rows, width = weight.shape
-    own = torch.eye(heads, dtype=weight.dtype, device=weight.device)
-    blocks = weight.view(4, heads, -1, 1, width) * own.view(1, heads, 1, heads, 1)
-    return blocks.reshape(rows, heads * width)
+    blocks = weight.view(4, heads, -1, width).permute(0, 2, 3, 1)
+    return torch.diag_embed(blocks, dim1=1, dim2=3).reshape(rows, heads * width)
 
 
 def batch_of(

@@ -39,6 +39,10 @@ class OwnLayer(torch.nn.RNNBase):
 
         Raises what `torch.nn.LSTM` raises, and ValueError for what is no probability or no hx.
         """
+        if not self.has_cell_state and "proj_size" in options:
+            raise ValueError(
+                "proj_size argument is only supported for LSTM, not RNN or GRU"
+            )  # as torch's GRU
         super().__init__("LSTM" if self.has_cell_state else "GRU", *sizes, **options)
         regularise(self, recurrent_dropout, zoneout, weight_drop)
         self._reshape_weights()
@@ -103,6 +107,12 @@ class OwnLayer(torch.nn.RNNBase):
             ("hidden[1]", hidden[1], self.get_expected_cell_size(input, batch_sizes)),
         ):
             self.check_hidden_size(state, expected, f"Expected {name} size {{}}, got {{}}")
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        raise ValueError(
+            f"layer: expected a layer that torch has, got {type(self).__name__}, which TorchScript cannot "
+            "compile; use torch.export, or torch.jit.trace on an input"
+        )
 
     def forward(
         self,

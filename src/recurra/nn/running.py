@@ -47,7 +47,9 @@ def _under_autocast(
 ) -> tuple[Batch, list[Tensor]]:
     """Under autocast all in its dtype, as torch's layers; a GRU on a CPU, as there, in the input's."""
     device, dtype = batch.x.device.type, batch.x.dtype
-    if not torch.is_autocast_enabled(device) or dtype == torch.float64:
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return batch, weights
+    if dtype == torch.float64:
         return batch, weights
     if device != "cpu" or layer.mode != "GRU":
         dtype = torch.get_autocast_dtype(device)

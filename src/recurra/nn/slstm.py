@@ -58,10 +58,12 @@ class SLSTM(OwnLayer):
         zoneout of the cell state.
         """
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
-            raise ValueError(f"heads: expected a whole number of at least 1, got {heads!r}")
+            raise ValueError(
+                f"heads: expected a whole number of at least 1, got {heads!r}; 1 is one head for all units"
+            )
         self.heads = heads
         if isinstance(zoneout, (tuple, list)) and len(zoneout) == 2:
-            if zoneout[1]:
+            if zoneout[1] != 0:
                 raise ValueError(
                     f"zoneout: expected one number, of the hidden state, got {zoneout!r}; the three parts of "
                     "an SLSTM's cell state cannot stay one by one: give 0 for it"
@@ -128,9 +130,14 @@ class SLSTM(OwnLayer):
         if hx is None:
             return None
         if not isinstance(hx, (tuple, list)) or len(hx) != 4 or not all(isinstance(s, Tensor) for s in hx):
-            got = f"{len(hx)} of them" if isinstance(hx, (tuple, list)) else type(hx).__name__
+            given = hx if isinstance(hx, (tuple, list)) else (hx,)
+            got = ", ".join(type(state).__name__ for state in given) or "none"
             raise ValueError(f"hx: expected the four tensors h_0, c_0, n_0 and m_0, got {got}; give all four")
         h, *rest = hx
+        if isinstance(input, Tensor) and input.dim() == h.dim() == 3:
+            self.check_hidden_size(
+                h, self.get_expected_hidden_size(input, None), "Expected hidden[0] size {}, got {}"
+            )
         for place, state in enumerate(rest, start=1):
             expected = (*h.shape[:-1], self.hidden_size)
             if state.shape != expected:
