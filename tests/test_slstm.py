@@ -68,10 +68,10 @@ def test_the_four_states_of_an_slstm_are_checked(heads: int) -> None:
     layer, x, h = nn.SLSTM(F, H, heads=heads), torch.randn(T, N, F), torch.zeros(1, N, H)
     wanted = "hx: expected the four tensors h_0, c_0, n_0 and m_0, got"
     for hx, message in (
-        ((h, h, h), rf"^{wanted} 3 of them; give all four$"),
-        ((h, h), rf"^{wanted} 2 of them; give all four$"),
-        ([h] * 5, rf"^{wanted} 5 of them; give all four$"),
-        ((h, h, None, h), rf"^{wanted} "),
+        ((h, h, h), rf"^{wanted} Tensor, Tensor, Tensor; give all four$"),
+        ((h, h), rf"^{wanted} Tensor, Tensor; give all four$"),
+        ([h] * 5, rf"^{wanted} (Tensor, ){{4}}Tensor; give all four$"),
+        ((h, h, None, h), rf"^{wanted} Tensor, Tensor, NoneType, Tensor; give"),
         (h, rf"^{wanted} Tensor; give all four$"),
         ("zeros", rf"^{wanted} str; give all four$"),
     ):

@@ -269,7 +269,9 @@ Results run(const Inputs& inputs, const Kernels& kernels, i64 threads) {
 Results run_step(const Inputs& inputs, const Kernels& kernels) {
     const Shape& s = inputs.shape;
     const Weights& w = inputs.weights[0];
-    const i64 count = s.projection ? 0 : s.rows * s.hidden;
+    // those that have a step of their own
+    const bool steps = !s.projection && !is_normed(s.cell) && s.cell != SLSTM;
+    const i64 count = steps ? s.rows * s.hidden : 0;
     Buffer h(count), c(has_cell_state(s.cell) ? count : 0), y(count);
     // The states of the stack's first place alone, with nothing behind them.
     Buffer h_before(s.initial ? count : 0), c_before(s.initial ? c.count() : 0);

@@ -97,7 +97,7 @@ using Results = std::vector<std::pair<std::string, Buffer>>;
 // Output and final states, without and with what backward needs, then backward.
 Results run(const Inputs& inputs, const recurra::Kernels& kernels, i64 threads);
 
-// One step of the first layer, for streaming; nothing where there is a projection.
+// One step of the first layer, for streaming; nothing where there is a projection, or no step of its own.
 Results run_step(const Inputs& inputs, const recurra::Kernels& kernels);
 
 }  // namespace fuzz
