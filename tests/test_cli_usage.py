@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import QUICK, SAMPLE, SCRIPT, TINY, Shell, sentence
 
-VERBS = ("forecast", "train", "train forecast", "predict", "evaluate", "info", "bench")
+VERBS = ("forecast", "train", "train forecast", "predict", "evaluate", "info", "bench", "inspect")
 
 
 @pytest.fixture
@@ -47,7 +47,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("forcast a.csv --horizon 3", "there is no verb 'forcast': choose forecast; recurra --help explains"),
         (
             "xyzzy",
-            "there is no verb 'xyzzy': choose bench or evaluate or forecast or info or predict or train",
+            "there is no verb 'xyzzy': choose bench or evaluate or forecast or info or inspect or predict "
+            "or train",
         ),
         ("train", "recurra train needs a task: choose forecast; recurra train --help explains"),
         (
@@ -100,7 +101,7 @@ def test_every_verb_explains_itself_with_an_example(shell: Shell) -> None:
         assert said.err == ""
     whole = shell("--help")
     assert whole == shell()
-    for verb in ("forecast", "train", "predict", "evaluate", "info", "bench"):
+    for verb in ("forecast", "train", "predict", "evaluate", "info", "bench", "inspect"):
         line = next(line for line in whole.out.splitlines() if line.startswith(f"  {verb} "))
         assert line.endswith("."), "cut short"
         assert not line.endswith("...")

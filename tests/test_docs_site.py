@@ -18,7 +18,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("material", "mkdocstrings_handlers.python", "latex2mathml", "griffe")  # of the extra "docs"
-LISTS = ("recurra", "recurra.nn", "recurra.train", "recurra.bench")  # the modules that have an __all__
+LISTS = (
+    "recurra",
+    "recurra.nn",
+    "recurra.train",
+    "recurra.bench",
+    "recurra.lens",
+    "recurra.web",
+)
 PUBLIC = [f"{name}.{member}" for name in LISTS for member in importlib.import_module(name).__all__]
 
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")}

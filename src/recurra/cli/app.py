@@ -290,6 +290,56 @@ def bench(
     bench_job.run(case or [], every=every, threads=threads, budget=budget, as_json=as_json, quiet=quiet)
 
 
+@app.command(
+    short_help="See inside a network, in the browser.",
+    epilog="Example: recurra inspect airline-forecast/model.safetensors airline.csv",
+)
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model.safetensors that recurra wrote, or module:object, a network of your own.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="The model's table; for a network .npy, .csv, .txt or module:object.", show_default=False
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Only this machine reaches the default.")] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", parser=whole_number, metavar="N", help="The next free one where it is in use."
+        ),
+    ] = 8765,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,
+    diagram: Annotated[
+        Path | None,
+        typer.Option(
+            "--diagram", help="Write a drawing (.svg) instead of opening the page.", show_default=False
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --diagram where it exists.")
+    ] = False,
+) -> None:
+    """Open a page on a model: every gate and state, its memory and gradients, and a lesson on LSTMs."""
+    from recurra.cli import inspect_job
+
+    inspect_job.run(
+        model,
+        data,
+        host=host,
+        port=port,
+        open_browser=not no_browser,
+        diagram=diagram,
+        overwrite=overwrite,
+    )
+
+
 @app.command(short_help="Version, engine, CPU, threads.", epilog="Example: recurra info --json")
 def info(as_json: Json = False) -> None:
     """Say which version, engine, CPU and threads are at work, and why where the engine is not."""
