@@ -15,7 +15,7 @@ from torch import Tensor
 from recurra.engine import native, plain
 from recurra.engine.call import call, native_stack
 from recurra.engine.scan import scan
-from recurra.engine.stack import KINDS, WITH_CELL_STATE, Stack, Steps
+from recurra.engine.stack import KINDS, OWN_WEIGHTS, WITH_CELL_STATE, Stack, Steps
 
 pytestmark = needs_engine
 
@@ -30,7 +30,10 @@ def small(kind: str = "lstm", **fixed: Any) -> Case:
     leading = (3, 5) if stack.batch_first else (5, 3)
     x = torch.randn(*leading, 2, generator=numbers)
     initial = tuple(torch.rand(4, 3, n, generator=numbers) for n in sizes)
-    return Case(stack, x, initial, draw_weights(stack, 2, numbers), Steps(), (), ())
+    weights = draw_weights(stack, 2, numbers)
+    if kind.startswith("layer_norm"):  # new ones make rounding larger, layer by layer
+        weights = tuple(w / 4 if w.shape[0] == OWN_WEIGHTS[kind][1] else w for w in weights)
+    return Case(stack, x, initial, weights, Steps(), (), ())
 
 
 def run(case: Case, how: Any = scan) -> tuple[Tensor, ...]:

@@ -39,7 +39,7 @@ class OwnLayer(torch.nn.RNNBase):
 
         Raises what `torch.nn.LSTM` raises, and ValueError for what is no probability or no hx.
         """
-        if not self.has_cell_state and "proj_size" in options:
+        if not self.has_cell_state and options.get("proj_size"):
             raise ValueError(
                 "proj_size argument is only supported for LSTM, not RNN or GRU"
             )  # as torch's GRU
