@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from engine_cases import draw_case
 from torch import Tensor
 
 from recurra.engine.cells import gru, lstm, rnn
 from recurra.engine.noise import Noise, below, draw, philox
+from recurra.engine.scan import scan
+from recurra.engine.stack import Steps
 from recurra.engine.variants import coupled_lstm, peephole_lstm
 
 TOLERANCE = 1e-10
@@ -470,3 +473,12 @@ def test_what_no_cell_can_do_is_refused() -> None:
     for kind in ("gru", "tanh", "relu"):
         with pytest.raises(ValueError, match=r"zoneout_cell: .* that could stay, got 0\.5; give"):
             forward(make(kind, (1, 1, 1, 1), 73, noise=Noise(zoneout_cell=0.5)))
+
+
+@pytest.mark.parametrize("kind", ["gru", "rnn_tanh", "layer_norm_gru", "slstm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_engine_refuses_what_the_twin_refuses(kind: str, dtype: torch.dtype) -> None:
+    case = draw_case(3, kind=kind, packs=False)
+    x, *others = (tensor.to(dtype) for tensor in (case.x, *case.weights))
+    with pytest.raises(ValueError, match=r"zoneout_cell: .* that could stay, got 0\.5; give"):
+        scan(case.stack, x, (), others, Steps(), noise=Noise(zoneout_cell=0.5))

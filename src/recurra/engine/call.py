@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurra.engine import native
-from recurra.engine.noise import Noise
+from recurra.engine.noise import Noise, check
 from recurra.engine.stack import KINDS, Stack, Steps
 
 # Below this many floating-point operations a second thread costs more than it saves.
@@ -34,8 +34,10 @@ def call(
     """The engine's `Call` on these tensors, as `scan` has them; None where the engine cannot read one.
 
     room_for_all: keep gates in N·T places, though lengths need fewer: so shapes are known ahead.
-    Raises ValueError for what does not fit.
+    Raises ValueError for what does not fit, and for noise that this cell cannot do.
     """
+    if noise is not None:
+        check(noise, has_cell=stack.cell_size == stack.hidden)  # several numbers cannot stay one by one
     schedule = resets = None
     if steps.lengths is not None or steps.batch_sizes is not None:
         schedule = _schedule(stack, x, steps)
