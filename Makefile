@@ -10,7 +10,7 @@ PROBLEMS ?= 1000
 FUZZ = mkdir -p build && cmake -S . -DRECURRA_FUZZ=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs wheel sanitize emulate clean FORCE
+.PHONY: help setup demo test slow lint bench docs wheel sanitize emulate clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -43,6 +43,9 @@ lint: setup ## check style, formatting, types and levels
 
 test: lint ## all checks and all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+slow: setup ## the tests that take minutes: a thousand random problems, tensors beyond 2^31 numbers
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q -m slow
 
 bench: setup ## measure recurra beside torch.nn, every case (about five minutes)
 	$(BIN)/recurra bench --all

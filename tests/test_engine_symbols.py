@@ -52,7 +52,7 @@ def kernel_flags() -> list[str]:
 @needs_x86
 @pytest.mark.parametrize(
     "isa",
-    ["generic", *(pytest.param(isa, marks=pytest.mark.slow) for isa in ("avx2", "avx512", "avx512bf16"))],
+    ["generic", "avx2", "avx512", "avx512bf16"],
 )
 def test_kernels_define_no_weak_symbol(isa: str, tmp_path: Path) -> None:
     """Optimized little, so that what might be inlined elsewhere stands there as a function."""
