@@ -125,8 +125,9 @@ def _normal(name: str) -> str:
 @pytest.mark.parametrize("folder", ["src", "tests", "examples", "benchmarks"])
 def test_each_dependency_that_is_imported_is_declared(folder: str) -> None:
     declared = {_normal(line) for line in PYPROJECT["project"]["dependencies"]} | {"recurra"}
-    extra = "lens" if folder == "src" else "dev"
-    declared |= {_normal(line) for line in PYPROJECT["project"]["optional-dependencies"][extra]}
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    for extra in ("lens", "chinese") if folder == "src" else ("dev",):
+        declared |= {_normal(line) for line in extras[extra]}
     own = set() if folder == "src" else {path.stem for path in (ROOT / folder).glob("*.py")}
     sold_by = importlib.metadata.packages_distributions()
     found = set()

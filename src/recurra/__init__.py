@@ -12,6 +12,7 @@ Names are loaded when they are first used, so that `import recurra` itself costs
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +38,25 @@ _HOME = {
 
 # a model file's task → its estimator
 _ESTIMATORS = {"forecast": ("recurra.tasks.forecast", "Forecaster")}
+
+# the layers that draw themselves in a notebook, by the names that IPython knows types by while not yet loaded
+DRAWN = (
+    "recurra.nn.cells.GRUCell",
+    "recurra.nn.cells.LSTMCell",
+    "recurra.nn.cells.RNNCell",
+    "recurra.nn.matrix_memory.MLSTM",
+    "recurra.nn.minimal.MinGRU",
+    "recurra.nn.minimal.MinLSTM",
+    "recurra.nn.recurrent.GRU",
+    "recurra.nn.recurrent.LSTM",
+    "recurra.nn.recurrent.RNN",
+    "recurra.nn.slstm.SLSTM",
+    "recurra.nn.stacked.Stacked",
+    "recurra.nn.variants.CoupledLSTM",
+    "recurra.nn.variants.LayerNormGRU",
+    "recurra.nn.variants.LayerNormLSTM",
+    "recurra.nn.variants.PeepholeLSTM",
+)
 
 
 def load(path: str | PathLike[str]) -> Forecaster:
@@ -67,3 +87,19 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+def _drawn(layer: Any) -> Any:
+    return importlib.import_module("recurra.lens.diagrams").drawn(layer)
+
+
+def _draw_in_notebooks() -> None:
+    """Where IPython runs already, asks it to show the layers as drawings. Loads neither it nor torch."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    formatters = getattr(getattr(shell, "display_formatter", None), "formatters", {})
+    if "image/svg+xml" in formatters:
+        for name in DRAWN:
+            formatters["image/svg+xml"].for_type_by_name(*name.rsplit(".", 1), _drawn)
+
+
+_draw_in_notebooks()

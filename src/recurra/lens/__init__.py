@@ -5,8 +5,8 @@
     lens.time_constants(traced)                 # how long each unit remembers, in steps
 
 It works on the layers of `recurra.nn`, on those of torch inside any module, and on a fitted
-`recurra.Forecaster`. All but the drawings need `pip install recurra[lens]`. Names are loaded when they are
-first used.
+`recurra.Forecaster`. `lens.plot(result)` draws what any of it returns. All but the drawings need
+`pip install recurra[lens]`. Names are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -21,9 +21,19 @@ if TYPE_CHECKING:
     from recurra.lens.context import effective_context
     from recurra.lens.diagrams import diagram, draw_in_notebooks
     from recurra.lens.edit import Edit, edited, what_if
+    from recurra.lens.figures_files import save_figure
+    from recurra.lens.figures_gradients import plot_gradient_flow, plot_side_by_side, plot_spectra
+    from recurra.lens.figures_inputs import plot_attribution, plot_what_if
+    from recurra.lens.figures_memory import (
+        plot_effective_context,
+        plot_half_life,
+        plot_saturation,
+        plot_time_constants,
+    )
     from recurra.lens.gradients import gradient_flow, side_by_side
     from recurra.lens.jacobians import spectra
     from recurra.lens.memory import compare, half_life, saturation, time_constants
+    from recurra.lens.plots import plot, plot_trace, plot_unit
     from recurra.lens.search import best, marked, nearest_states, ranges_like, units_following, units_on
     from recurra.lens.tracing import trace, trace_all
 
@@ -42,9 +52,22 @@ __all__ = [
     "marked",
     "nearest_states",
     "occlusion",
+    "plot",
+    "plot_attribution",
+    "plot_effective_context",
+    "plot_gradient_flow",
+    "plot_half_life",
+    "plot_saturation",
+    "plot_side_by_side",
+    "plot_spectra",
+    "plot_time_constants",
+    "plot_trace",
+    "plot_unit",
+    "plot_what_if",
     "ranges_like",
     "recurrent_modules",
     "saturation",
+    "save_figure",
     "side_by_side",
     "spectra",
     "time_constants",
@@ -71,9 +94,22 @@ _HOME = {
     "marked": "search",
     "nearest_states": "search",
     "occlusion": "attribution",
+    "plot": "plots",
+    "plot_attribution": "figures_inputs",
+    "plot_effective_context": "figures_memory",
+    "plot_gradient_flow": "figures_gradients",
+    "plot_half_life": "figures_memory",
+    "plot_saturation": "figures_memory",
+    "plot_side_by_side": "figures_gradients",
+    "plot_spectra": "figures_gradients",
+    "plot_time_constants": "figures_memory",
+    "plot_trace": "plots",
+    "plot_unit": "plots",
+    "plot_what_if": "figures_inputs",
     "ranges_like": "search",
     "recurrent_modules": "calls",
     "saturation": "memory",
+    "save_figure": "figures_files",
     "side_by_side": "gradients",
     "spectra": "jacobians",
     "time_constants": "memory",

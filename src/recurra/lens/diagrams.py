@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+import recurra
 from recurra.errors import ArgumentError
 from recurra.lens.anatomy import (
     RECURRENT,
@@ -456,23 +457,35 @@ def _gap(parts: list[str], stage: Stage, y: float, first: bool, run: bool) -> fl
     return y + GAP
 
 
-def draw_in_notebooks() -> bool:
-    """Makes recurrent layers draw themselves where IPython shows one as a cell's result. `repr` stays.
+def draw_in_notebooks(on: bool = True) -> bool:
+    """Makes torch's own recurrent layers draw themselves, too, where IPython shows one as a cell's result.
 
-    False where there is no IPython to tell.
+    Those of recurra do so without it, where IPython runs when recurra is imported. on: False for none of
+    them: then all are shown as text, as `repr` has them. `repr` itself stays as it is. Returns False where
+    there is no IPython to tell.
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None:
         return False
     formatter = shell.display_formatter.formatters["image/svg+xml"]
     for kind in RECURRENT:
-        formatter.for_type(kind, _drawn)
+        if on:
+            formatter.for_type(kind, drawn)
+        else:
+            formatter.pop(kind, None)
+    if not on:
+        for name in recurra.DRAWN:
+            formatter.pop(name, None)
     return True
 
 
-def _drawn(layer: torch.nn.Module) -> str | None:
-    """None, and so the `repr`, for a user's subclass whose options cannot be read."""
+def drawn(layer: torch.nn.Module) -> str | None:
+    """The drawing of a layer for a notebook; a user's subclass may have its own.
+
+    None, and so the `repr`, for a subclass whose options cannot be read.
+    """
+    own = getattr(type(layer), "_repr_svg_", None)
     try:
-        return diagram(layer)
+        return diagram(layer) if own is None else own(layer)
     except (ArgumentError, AttributeError):
         return None
