@@ -56,16 +56,22 @@ def shell(
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What serve would have been called with."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(recurra.web, "serve", lambda *given, say: calls.append(given))
+    monkeypatch.setattr(recurra.web, "serve", lambda *given, say, before: calls.append((*given, before)))
     return calls
 
 
 def test_a_network_of_ones_own(shell: Shell, served: list[Any]) -> None:
     assert shell("inspect", "mine:net", "mine:samples", "--port", 9000, "--no-browser").code == 0
-    model, data, host, port, open_browser = served[0]
+    model, data, host, port, open_browser, before = served[0]
     assert isinstance(model, torch.nn.GRU)
     assert data.shape == (2, 5, 2)
-    assert (host, port, open_browser) == ("127.0.0.1", 9000, False)
+    assert (host, port, open_browser, before) == ("127.0.0.1", 9000, False, None)
+
+
+def test_the_model_as_it_was_before(shell: Shell, served: list[Any]) -> None:
+    assert shell("inspect", "mine:net", "mine:samples", "--before", "mine:net").code == 0
+    assert isinstance(served[0][-1], torch.nn.GRU)
+    assert served[0][-1] is not served[0][0]
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.csv", "x.txt"])
@@ -109,6 +115,9 @@ def test_a_forecaster_and_its_table(shell: Shell, served: list[Any]) -> None:
         ("mine:net mine.py", "files that end in .py are not read"),
         ("mine:net bad.csv", "expected numbers"),
         ("mine:net mine:number", "sequences of numbers"),
+        ("mine:net --before mine:number", "before: expected a torch.nn.Module"),
+        ("mine:net --before nowhere.safetensors", "no such file"),
+        ("mine:net --before mine:broken", "--before mine:broken"),
         ("mine:net --port 70000", "expected 0 to 65535"),
         ("mine:net --port x", "expected a whole number"),
         ("mine:net --host 999.0.0.1", "nothing can be served"),

@@ -45,11 +45,11 @@ class Reader(nn.Module):
 
 
 @contextmanager
-def served(model: Any, data: Any = None, port: int = 0) -> Iterator[str]:
+def served(model: Any, data: Any = None, port: int = 0, before: Any = None) -> Iterator[str]:
     """The address of a server that runs until the end of the block."""
     import uvicorn
 
-    app = build_app(model, data)
+    app = build_app(model, data, before=before)
     listening = free_socket("127.0.0.1", port)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -8,6 +8,36 @@ from typing import Annotated, Any
 
 import typer
 
+from recurra.cli.options import (
+    Covariates,
+    Data,
+    Device,
+    Epochs,
+    FrequencyOption,
+    Hidden,
+    Horizon,
+    Json,
+    Known,
+    LabelColumn,
+    Lookback,
+    Members,
+    Model,
+    NoBacktest,
+    Out,
+    Overwrite,
+    Past,
+    Quiet,
+    Resume,
+    Season,
+    Seed,
+    SeriesOption,
+    Span,
+    Static,
+    Stride,
+    Target,
+    TextColumn,
+    Time,
+)
 from recurra.cli.usage import whole_number
 from recurra.errors import ArgumentError
 
@@ -24,111 +54,6 @@ trainer = typer.Typer(
     epilog="Example: recurra train forecast airline.csv --horizon 12 --out model",
 )
 app.add_typer(trainer, name="train")
-
-Data = Annotated[
-    str,
-    typer.Argument(
-        help="A table: .csv, .tsv, .parquet, or text with .gz; - reads stdin.", show_default=False
-    ),
-]
-Model = Annotated[str, typer.Argument(help="A model.safetensors that recurra wrote.", show_default=False)]
-Horizon = Annotated[
-    int,
-    typer.Option(
-        "--horizon", parser=whole_number, metavar="N", help="How many steps to forecast.", show_default=False
-    ),
-]
-Time = Annotated[
-    str | None, typer.Option("--time", help="Column with the time (several: a,b).", show_default=False)
-]
-Target = Annotated[
-    str | None,
-    typer.Option("--target", help="Column to forecast (several: a,b, one series each).", show_default=False),
-]
-SeriesOption = Annotated[
-    str | None, typer.Option("--series", help="Column that tells series apart.", show_default=False)
-]
-FrequencyOption = Annotated[
-    str | None,
-    typer.Option("--frequency", help="Step between rows, such as D, h, MS, 15min.", show_default=False),
-]
-Season = Annotated[
-    int | None,
-    typer.Option("--season", parser=whole_number, metavar="N", help="Steps in a season.", show_default=False),
-]
-Covariates = Annotated[
-    str | None,
-    typer.Option("--covariates", help="Other columns to learn from; roles inferred.", show_default=False),
-]
-Known = Annotated[
-    str | None, typer.Option("--known", help="Covariates known in the future too.", show_default=False)
-]
-Past = Annotated[
-    str | None, typer.Option("--past", help="Covariates known up to now only.", show_default=False)
-]
-Static = Annotated[
-    str | None, typer.Option("--static", help="Covariates that never change in a series.", show_default=False)
-]
-Lookback = Annotated[
-    int | None,
-    typer.Option(
-        "--lookback",
-        parser=whole_number,
-        metavar="N",
-        help="Past steps the network sees.",
-        show_default=False,
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(
-        "--epochs",
-        parser=whole_number,
-        metavar="N",
-        help="Passes over the training windows.",
-        show_default=False,
-    ),
-]
-Members = Annotated[
-    int | None,
-    typer.Option(
-        "--members",
-        parser=whole_number,
-        metavar="N",
-        help="Networks whose median counts.",
-        show_default=False,
-    ),
-]
-Hidden = Annotated[
-    int | None,
-    typer.Option("--hidden-size", parser=whole_number, metavar="N", help="Hidden units.", show_default=False),
-]
-Seed = Annotated[
-    int, typer.Option("--seed", parser=whole_number, metavar="N", help="Fixes every random number.")
-]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.", show_default=False)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out where it exists.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
-Span = Annotated[
-    int | None,
-    typer.Option(
-        "--backtest",
-        parser=whole_number,
-        metavar="N",
-        help="Steps at the end to backtest on.",
-        show_default=False,
-    ),
-]
-Stride = Annotated[
-    int | None,
-    typer.Option(
-        "--stride", parser=whole_number, metavar="N", help="Steps between two origins.", show_default=False
-    ),
-]
-NoBacktest = Annotated[bool, typer.Option("--no-backtest", help="Only forecast.")]
 
 
 @app.command(
@@ -222,20 +147,21 @@ def train_forecast(
 
 
 @app.command(
-    short_help="Forecast with a model trained before.",
+    short_help="Forecast, label or tag with a model trained before.",
     epilog="Example: recurra predict airline-forecast/model.safetensors airline.csv --out next.csv",
 )
 def predict(
     model: Model,
-    data: Annotated[str, typer.Argument(help="The history to forecast from; - reads CSV from stdin.")],
-    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write; else stdout.")] = None,
+    data: Annotated[str, typer.Argument(help="The history to forecast from, or texts; - reads stdin.")],
+    text: TextColumn = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; else stdout.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Forecast what follows a table, with a model trained before."""
+    """Forecast what follows a table, or label or tag texts, with a model trained before."""
     from recurra.cli import verbs
 
-    verbs.predict(model, data, out=out, overwrite=overwrite, as_json=as_json)
+    verbs.predict(model, data, columns={"text": text}, out=out, overwrite=overwrite, as_json=as_json)
 
 
 @app.command(
@@ -247,13 +173,17 @@ def evaluate(
     data: Data,
     backtest: Span = None,
     stride: Stride = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a model as it is over rolling origins at the end of a table, beside the baselines."""
+    """Score a model as it is: a forecaster over rolling origins at the end of a table, beside the baselines;
+    a model of text on the labels, tags or text of a file."""
     from recurra.cli import verbs
 
-    verbs.evaluate(model, data, span=backtest, stride=stride, as_json=as_json, quiet=quiet)
+    columns = {"text": text, "label": label}
+    verbs.evaluate(model, data, columns=columns, span=backtest, stride=stride, as_json=as_json, quiet=quiet)
 
 
 @app.command(
@@ -308,6 +238,12 @@ def inspect(
             help="The model's table; for a network .npy, .csv, .txt or module:object.", show_default=False
         ),
     ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before", help="The model before training, to compare its memory with.", show_default=False
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Only this machine reaches the default.")] = "127.0.0.1",
     port: Annotated[
         int,
@@ -337,6 +273,7 @@ def inspect(
         open_browser=not no_browser,
         diagram=diagram,
         overwrite=overwrite,
+        before=before,
     )
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from recurra.cli.output import write_text
 from recurra.cli.progress import Progress
 from recurra.data.table import Panel
 from recurra.data.words import counted
-from recurra.errors import DataError
+from recurra.errors import ArgumentError, DataError
 from recurra.report.forecast import render
-from recurra.tasks.backtest import Origins, backtest, choose_origins
+from recurra.tasks.backtest import Origins, backtest, choose_origins, roll
 from recurra.tasks.forecast import Forecaster
 from recurra.tasks.results import Backtest, Forecast
 from recurra.tasks.scores import by_horizon, counts, scores, verdict
 
 NAME = "LSTM"
+PREDICTED = "forecast"
 
 
 def run(
@@ -102,6 +103,52 @@ def run(
     for steps in folder.glob("steps-*"):
         shutil.rmtree(steps)
     return document
+
+
+def predicted(model: Forecaster, source: str | bytes, columns: Mapping[str, Any], *, as_json: bool) -> str:
+    """What follows a table, as CSV or JSON. Raises ArgumentError for columns of text."""
+    _no_text(columns)
+    found = model.predict(source)
+    if not as_json:
+        return forecast_csv(found)
+    rows = [
+        {
+            "unique_id": name,
+            "ds": iso_stamps(stamps),
+            "quantiles": list(found.quantiles),
+            "values": values.tolist(),
+        }
+        for name, stamps, values in zip(found.series, found.stamps, found.values, strict=True)
+    ]
+    return to_json(rows)
+
+
+def evaluated(
+    model: Forecaster, source: str | bytes, columns: Mapping[str, Any], *, as_json: bool, quiet: bool
+) -> None:
+    """Print the scores of a model as it is over rolling origins, `span` and `stride` among the columns."""
+    _no_text(columns)
+    panel = model.panel(source)
+    origins = choose_origins(panel, model.horizon, columns["span"], columns["stride"])
+    with Progress(quiet=quiet) as progress:
+        result = roll(model, panel, origins, name=NAME, log=progress.log)
+    table = scores(result)
+    if as_json:
+        print(to_json({"verdict": verdict(table), "scores": table, **counts(result)}), end="")
+        return
+    from recurra.cli.verbs import print_scores
+
+    print_scores(table)
+    print(verdict(table))
+    print(
+        f"{len(origins.offsets)} origins in the last {origins.span} steps; if the model was trained on them, "
+        "these scores flatter it."
+    )
+
+
+def _no_text(columns: Mapping[str, Any]) -> None:
+    if columns.get("text") is not None or columns.get("label") is not None:
+        raise ArgumentError("--text and --label are for models of text: leave them out for a forecast")
 
 
 def plan_origins(

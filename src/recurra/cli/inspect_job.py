@@ -24,16 +24,20 @@ def run(
     open_browser: bool,
     diagram: Path | None = None,
     overwrite: bool = False,
+    before: str | None = None,
 ) -> None:
     """See :func:`recurra.cli.app.inspect`."""
     if diagram is not None:
         check_file(diagram, overwrite=overwrite)
     found = _model(model)
+    began = None if before is None else _model(before, "--before")
     read = None if data is None else _data(found, data)
     if diagram is None:
         from recurra.web import serve
 
-        return serve(found, read, host, port, open_browser, say=lambda words: print(words, flush=True))
+        return serve(
+            found, read, host, port, open_browser, say=lambda words: print(words, flush=True), before=began
+        )
     from recurra.lens.diagrams import diagram as drawn
 
     if read is None:
@@ -48,10 +52,10 @@ def run(
     print(f"wrote {diagram}")
 
 
-def _model(text: str) -> Any:
+def _model(text: str, name: str = "MODEL") -> Any:
     """What a file of recurra's or module:object names. Raises ArgumentError or ModelFileError."""
     if not Path(text).exists() and _OBJECT.fullmatch(text):
-        return _made(text, "MODEL")
+        return _made(text, name)
     import recurra
 
     return recurra.load(text)

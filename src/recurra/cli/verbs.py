@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 MOST = {"members": 100, "hidden_size": 8192}
 """Beyond these a slip of the finger is likelier than a wish, and the machine would run out of memory."""
+_JOBS = {
+    "Forecaster": "forecast_job",
+    "Classifier": "classify_job",
+    "Tagger": "tag_job",
+    "LanguageModel": "generate_job",
+}
 SHOWN = ("MASE", "sMAPE", "MAPE", "RMSE", "wQL", "coverage_80")
 
 
@@ -65,7 +72,7 @@ def forecast(
         print(forecast_job.to_json({**document, "out": str(output.path)}), end="")
         return
     if document["scores"]:
-        _print_scores(document["scores"])
+        print_scores(document["scores"])
     print(document["verdict"])
     print(f"Report: {output.path / 'report.html'}  ({time.monotonic() - started:.0f} s)")
     print(f"Forecast: {output.path / 'forecast.csv'}  Model: {output.path / 'model.safetensors'}")
@@ -102,57 +109,58 @@ def train_forecast(
     print(forecast_job.to_json(document) if as_json else f"Model: {path}\n", end="")
 
 
-def predict(model: str, data: str, *, out: Path | None, overwrite: bool, as_json: bool) -> None:
+def predict(
+    model: str,
+    data: str,
+    *,
+    columns: dict[str, Any],
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """See :func:`recurra.cli.app.predict`."""
     if out is not None:
         check_file(out, overwrite=overwrite)
-    from recurra.cli.forecast_job import forecast_csv, iso_stamps, to_json
+    from recurra.cli.forecast_job import to_json
 
-    found = _load(model).predict(_source(data))
-    if as_json:
-        rows = [
-            {
-                "unique_id": name,
-                "ds": iso_stamps(stamps),
-                "quantiles": list(found.quantiles),
-                "values": values.tolist(),
-            }
-            for name, stamps, values in zip(found.series, found.stamps, found.values, strict=True)
-        ]
-        text = to_json(rows)
-    else:
-        text = forecast_csv(found)
+    found = _load(model)
+    job = _job(found)
+    text = job.predicted(found, _source(data), columns, as_json=as_json)
     if out is None:
         print(text, end="")
     else:
         write_text(out, text)
-        print(to_json({"forecast": str(out)}) if as_json else f"Forecast: {out}\n", end="")
+        print(to_json({job.PREDICTED: str(out)}) if as_json else f"{job.PREDICTED.title()}: {out}\n", end="")
 
 
 def evaluate(
-    model: str, data: str, *, span: int | None, stride: int | None, as_json: bool, quiet: bool
+    model: str,
+    data: str,
+    *,
+    columns: dict[str, Any],
+    span: int | None,
+    stride: int | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """See :func:`recurra.cli.app.evaluate`."""
-    from recurra.cli.forecast_job import NAME, to_json
-    from recurra.tasks.backtest import choose_origins, roll
-    from recurra.tasks.scores import counts, scores, verdict
+    found = _load(model)
+    job = _job(found)
+    if hasattr(found, "horizon"):
+        _check_span(span, stride, found.horizon)
+        columns = {**columns, "span": span, "stride": stride}
+    elif (span, stride) != (None, None):
+        raise ArgumentError("--backtest and --stride are for forecasts: leave them out for this model")
+    job.evaluated(found, _source(data), columns, as_json=as_json, quiet=quiet)
 
-    forecaster = _load(model)
-    _check_span(span, stride, forecaster.horizon)
-    panel = forecaster.panel(_source(data))
-    origins = choose_origins(panel, forecaster.horizon, span, stride)
-    with Progress(quiet=quiet) as progress:
-        result = roll(forecaster, panel, origins, name=NAME, log=progress.log)
-    table = scores(result)
-    if as_json:
-        print(to_json({"verdict": verdict(table), "scores": table, **counts(result)}), end="")
-        return
-    _print_scores(table)
-    print(verdict(table))
-    print(
-        f"{len(origins.offsets)} origins in the last {origins.span} steps; if the model was trained on them, "
-        "these scores flatter it."
-    )
+
+def _job(model: Any) -> Any:
+    """The module that predicts and scores with a model of this class.
+
+    It has PREDICTED, what its predictions are called, `predicted`, which returns them as text, and
+    `evaluated`, which prints scores; columns are options of the command line, None where they are not given.
+    """
+    return importlib.import_module(f"recurra.cli.{_JOBS[type(model).__name__]}")
 
 
 def info(*, as_json: bool) -> None:
@@ -301,7 +309,7 @@ def _say(sentences: Sequence[str], as_json: bool) -> None:
         print(sentence, file=sys.stderr if as_json else sys.stdout)
 
 
-def _print_scores(table: dict[str, dict[str, float]]) -> None:
+def print_scores(table: dict[str, dict[str, float]]) -> None:
     """The score table; the best of each error is marked with a star."""
     from recurra.tasks.scores import winner
 

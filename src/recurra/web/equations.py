@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recurra.errors import ArgumentError
 from recurra.types import Trace
 from recurra.web.recording import MOST_STEPS, Recording, cell_kind, trace_at
+from recurra.web.refusals import Refusal
 
 WRITTEN = ("lstm", "gru", "rnn_tanh", "rnn_relu", "peephole", "coupled")
 """Cells whose equations the page writes out; `recurra.engine.cells` and `variants` have them."""
@@ -35,7 +35,7 @@ def unit_numbers(recording: Recording, layer: int, direction: int, unit: int) ->
     gates, hidden = trace.gates[0, :length].float(), trace.hidden[0, :length].float()
     units = gates.shape[2] if gates.shape[1] else hidden.shape[1]
     if not 0 <= unit < units:
-        raise ArgumentError(f"unit: expected 0 to {units - 1}, got {unit}; choose another")
+        raise Refusal("unit", most=units - 1, got=unit)
     shown = slice(None, None, max(1, -(-length // MOST_STEPS)))
     h_before = _before(recording, hidden, 0, trace)
     numbers = {name: {"value": gates[:, index, unit]} for index, name in enumerate(trace.gate_names)}
@@ -79,7 +79,7 @@ def strongest(recording: Recording, layer: int, direction: int, unit: int, step:
     hidden = trace.hidden[0, :length].float()
     units = trace.gates.shape[3] if trace.gates.shape[2] else hidden.shape[1]
     if cell_kind(recording.layer) not in WRITTEN or not (0 <= unit < units and 0 <= step < length):
-        raise ArgumentError(f"unit {unit}, step {step}: this cell has no such sum to show; choose another")
+        raise Refusal("sum", unit=unit, step=step)
     x = (recording.x if layer == 0 else below(recording, layer, length))[step]
     h = _before(recording, hidden, 0, trace)[step]
     found = {}

@@ -5,7 +5,8 @@ Axes: N batch, T time, F features, H hidden, K numbers of the output.
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,16 +18,23 @@ from recurra.lens.context import effective_context
 from recurra.lens.diagrams import diagram
 from recurra.lens.edit import Edit, what_if
 from recurra.lens.gradients import gradient_flow, side_by_side
-from recurra.lens.memory import half_life, saturation, time_constants
+from recurra.lens.memory import compare, half_life, saturation, time_constants
 from recurra.lens.tracing import DIRECTIONS, trace
 from recurra.nn import GRU, LSTM, RNN, init
+from recurra.web.beginning import Beginning
 from recurra.web.recording import MOST_STEPS, Recording, packed
+from recurra.web.refusals import Refusal
 from recurra.web.subject import Sample, Subject
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 ROWS = 16
 """Samples of one shape that are looked at together."""
-LAGS, SHOWN = 24, 64
+LAGS, SHOWN = 64, 64
 """Lags of the effective context that are measured, and units that are switched off one by one."""
+STEPS_OF_LAGS = 100_000
+"""Steps that all lags together may take; fewer lags of a long sample."""
 WINDOWS = 100
 """Pieces of a sample that are covered one by one; of a longer one several steps at once."""
 Inputs = tuple[Tensor, ...]
@@ -42,46 +50,102 @@ def together(subject: Subject, sample: Sample) -> Inputs:
     return tuple(torch.cat(parts, dim=subject.axis) for parts in zip(*rows[:ROWS], strict=True))
 
 
-def memory(subject: Subject, inputs: Inputs, path: str, layer: int, direction: int) -> dict[str, Any]:
-    """How long each unit remembers: by its gates where it has such, and measured; how open the gates are."""
-    at = {"layer": layer, "direction": DIRECTIONS[direction]}
-    traced = trace(subject.network, *inputs, module=path)
-    found: dict[str, Any] = {"rows": int(traced.sizes["sample"]), "time_constant": None}
-    if "forget" in traced.attrs["gates"] or "update" in traced.attrs["gates"]:
-        try:
-            found["time_constant"] = plain(time_constants(traced)["time_constant"].sel(at).values)
-        except ArgumentError:
-            found["time_constant"] = None  # gates that are relative, as an sLSTM's, tell no time
-    states = saturation(traced).sel(at)
-    found["gates"] = {
-        name: {
-            "shut": plain(states[name].sel(end="shut").values),
-            "open": plain(states[name].sel(end="open").values),
-        }
-        for name in traced.attrs["gates"]
-        if name in states
+def memory(
+    network: nn.Module, inputs: Inputs, path: str, layer: int, direction: int, began: Beginning | None = None
+) -> dict[str, Any]:
+    """How long each unit remembers: by its gates where it has such, and measured; how open the gates are.
+
+    With a beginning, `before` holds the same of that network, or None where it has no such layer, `origin`
+    what it is, and `longer` how many units remember longer than before, None where the two differ in size.
+    """
+    after = _measured(network, inputs, path, layer, direction)
+    found = _told(after) | {"before": None, "longer": None}
+    if began is None:
+        return found
+    found["origin"] = {
+        "origin": began.origin,
+        "title": began.title,
+        "seed": began.seed,
+        "kept": began.kept[:6],
     }
-    found["dead"] = int(states["dead"].sum())
-    measured = half_life(subject.network, *inputs, module=path, draws=2).sel(at)
-    for name in ("hidden", "cell"):
-        if f"{name}_fade" in measured:
-            found[f"{name}_half_life"] = plain(measured[f"{name}_half_life"].values)
-            found[f"{name}_fade"] = plain(np.nanmean(measured[f"{name}_fade"].values, axis=-1))
+    there = began.path_of(path)
+    if there is None or not _has(began.network, there, layer, direction):
+        return found
+    before = _measured(began.network, inputs, there, layer, direction)
+    found["before"] = _told(before)
+    name = "cell_half_life" if "cell_half_life" in after["half_life"] else "hidden_half_life"
+    try:
+        both = compare(before["half_life"], after["half_life"])[name]
+    except ArgumentError:  # other sizes: only their distributions can be held beside each other
+        return found
+    found["longer"] = int((both.sel(training="change") > 0).sum())
     return found
 
 
-def context(subject: Subject, inputs: Inputs) -> dict[str, Any]:
-    """How far back a change of the input still moves the network's answer."""
+def _has(network: nn.Module, path: str, layer: int, direction: int) -> bool:
+    one = network.get_submodule(path)
+    return layer < getattr(one, "num_layers", 1) and direction <= int(getattr(one, "bidirectional", False))
+
+
+def _measured(
+    network: nn.Module, inputs: Inputs, path: str, layer: int, direction: int
+) -> dict[str, Dataset]:
+    at = {"layer": layer, "direction": DIRECTIONS[direction]}
+    traced = trace(network, *inputs, module=path)
+    found = {"saturation": saturation(traced).sel(at).assign_attrs(rows=traced.sizes["sample"])}
+    if "forget" in traced.attrs["gates"] or "update" in traced.attrs["gates"]:
+        # gates that are relative, as an sLSTM's, tell no time
+        with contextlib.suppress(ArgumentError):
+            found["constants"] = time_constants(traced).sel(at)
+    found["half_life"] = half_life(network, *inputs, module=path, draws=2).sel(at)
+    return found
+
+
+def _told(measured: dict[str, Dataset]) -> dict[str, Any]:
+    states, halves = measured["saturation"], measured["half_life"]
+    found: dict[str, Any] = {"rows": int(states.attrs["rows"]), "dead": int(states["dead"].sum())}
+    found["time_constant"] = (
+        plain(measured["constants"]["time_constant"].values) if "constants" in measured else None
+    )
+    found["gates"] = {
+        name: {end: plain(states[name].sel(end=end).values) for end in ("shut", "open")}
+        for name in states.attrs["gates"]
+        if name in states
+    }
+    for name in ("hidden", "cell"):
+        if f"{name}_fade" in halves:
+            found[f"{name}_half_life"] = plain(halves[f"{name}_half_life"].values)
+            found[f"{name}_fade"] = plain(_mean_over_units(halves[f"{name}_fade"].values))
+    return found
+
+
+def _mean_over_units(fade: np.ndarray) -> np.ndarray:
+    """(lag) of (lag, unit), without the units in which nothing moved."""
+    there = np.isfinite(fade)
+    return np.where(there.any(-1), np.where(there, fade, 0).sum(-1) / np.maximum(there.sum(-1), 1), np.nan)
+
+
+def context(subject: Subject, inputs: Inputs, network: nn.Module) -> dict[str, Any]:
+    """How far back a change of the input still moves the answer of a network that reads the same inputs."""
     steps = inputs[0].shape[1 - subject.axis]
-    lags = sorted({int(lag) for lag in np.linspace(0, steps - 1, min(LAGS, steps)).round()})
+    lags = _lags(steps)
     found = effective_context(
-        subject.network, *inputs, lags=lags, draws=2, time_axis=1 - subject.axis, read=subject.numbers
+        network, *inputs, lags=lags, draws=2, time_axis=1 - subject.axis, read=subject.numbers
     )
     return {
         "lags": lags,
         "relative": plain(found["relative"].values),
         "context": plain(found["effective_context"].values),
     }
+
+
+def _lags(steps: int) -> list[int]:
+    """All lags of a short sample; of a longer one half of them evenly apart, and half closer at the end."""
+    most = min(LAGS, max(16, STEPS_OF_LAGS // steps))
+    if steps <= most:
+        return list(range(steps))
+    evenly = np.linspace(0, steps - 1, most // 2)
+    return sorted({0, *(int(lag) for lag in [*evenly, *np.geomspace(1, steps - 1, most // 2)])})
 
 
 def gradients(subject: Subject, inputs: Inputs, path: str) -> dict[str, Any]:
@@ -136,9 +200,7 @@ def mattered(subject: Subject, inputs: Inputs, component: int, method: str) -> d
     def target(output: Any) -> Tensor:
         numbers = subject.numbers(output)
         if not 0 <= component < numbers.shape[1]:
-            raise ArgumentError(
-                f"component: expected 0 to {numbers.shape[1] - 1}, got {component}; choose another"
-            )
+            raise Refusal("component", most=numbers.shape[1] - 1, got=component)
         return numbers[:, component]
 
     if method == "occlusion":
@@ -150,9 +212,7 @@ def mattered(subject: Subject, inputs: Inputs, component: int, method: str) -> d
             embedding = next((m for m in subject.network.modules() if isinstance(m, nn.Embedding)), None)
         found = integrated_gradients(subject.network, *inputs, target=target, embedding=embedding)
     else:
-        raise ArgumentError(
-            f"method: expected occlusion or gradients, got {method!r:.40}; choose one of them"
-        )
+        raise Refusal("method", got=repr(method)[:40])
     values = found["attribution"].values[0]
     return {"values": plain(values), "output": plain(found["output"].values[0])}
 
@@ -163,12 +223,30 @@ def edited(subject: Subject, inputs: Inputs, path: str, asked: dict[str, Any]) -
     asked: `name` of a gate or state, `to` a number or null, `scale`, `units` and `steps` lists or null,
     `layer`, `direction`.
     """
+    to, scale = _float(asked, "to"), _float(asked, "scale")
+    units, steps = _numbers(asked, "units"), _numbers(asked, "steps")
+    traced = trace(subject.network, *inputs, module=path)
+    name = str(asked.get("name"))
+    if name not in traced or name == "length":
+        known = ", ".join(str(one) for one in traced.data_vars if one != "length")
+        raise Refusal("variable", known=known, got=name[:40])
+    if (to is None) == (scale is None):
+        raise Refusal("no_value")
+    for given, most, key in (
+        (units, traced[name].shape[-1], "unit"),
+        (steps, int(traced["length"][0]), "step"),
+    ):
+        wrong = None if given is None else next((one for one in given if not 0 <= one < most), None)
+        if wrong is not None:
+            raise Refusal(key, most=most - (key == "unit"), got=wrong + (key == "step"))
+    if steps == [] or units == []:
+        raise Refusal("nothing")
     edit = Edit(
-        name=str(asked.get("name")),
-        to=_float(asked, "to"),
-        scale=_float(asked, "scale"),
-        units=_numbers(asked, "units"),
-        steps=_numbers(asked, "steps"),
+        name=name,
+        to=to,
+        scale=scale,
+        units=units,
+        steps=steps,
         layer=int(asked.get("layer", 0)),
         direction=DIRECTIONS[int(asked.get("direction", 0))],
         module=path,
@@ -230,7 +308,7 @@ def plain(values: Any) -> Any:
 def _float(asked: dict[str, Any], name: str) -> float | None:
     value = asked.get(name)
     if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-        raise ArgumentError(f"{name}: expected a number or nothing, got {value!r:.40}")
+        raise Refusal("value", name=name, got=repr(value)[:40])
     return None if value is None else float(value)
 
 
@@ -239,5 +317,5 @@ def _numbers(asked: dict[str, Any], name: str) -> list[int] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(one, int) for one in value):
-        raise ArgumentError(f"{name}: expected a list of whole numbers or nothing, got {value!r:.40}")
+        raise Refusal("list", name=name, got=repr(value)[:40])
     return value

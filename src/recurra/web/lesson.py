@@ -5,6 +5,7 @@ Their task: of T numbers one is marked; after the last, say which it was. Axes: 
 
 from __future__ import annotations
 
+import atexit
 import threading
 from typing import Any
 
@@ -34,6 +35,7 @@ class Lesson:
         self.done = 0
         self.networks: dict[str, Any] = {}
         self.failure = ""
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -43,12 +45,19 @@ class Lesson:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="recurra-lesson", daemon=True)
                 self._thread.start()
+                atexit.register(self.stop)  # torch aborts the process that ends while it computes
         total = ROUNDS * len(KINDS)
         state = "failed" if self.failure else "ready" if len(self.networks) == len(KINDS) else "training"
         told = {"state": state, "share": self.done / total, "steps": STEPS, "hidden": HIDDEN}
         if state == "ready":
             told["networks"] = self.networks
         return told | ({"error": self.failure} if self.failure else {})
+
+    def stop(self) -> None:
+        """End the training where it is, and wait until it has ended."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         threads = torch.get_num_threads()
@@ -75,6 +84,8 @@ class Lesson:
         generator = torch.Generator().manual_seed(self.seed + 1)
         losses = []
         for _ in range(ROUNDS):
+            if self._stopped.is_set():
+                raise InterruptedError("the server stops")
             x, wanted, _ = draw(BATCH, generator)
             loss = (top(layer(x)[0][:, -1])[:, 0] - wanted).square().mean()
             optimizer.zero_grad()

@@ -18,6 +18,7 @@ from recurra.lens.calls import Asked, Call, recurrent_modules, watch
 from recurra.nn.initial import learned_hx
 from recurra.nn.inputs import kind_of
 from recurra.types import Trace
+from recurra.web.refusals import Refusal
 
 MOST_STEPS, MOST_UNITS = 2000, 512
 """Steps and units that are drawn; of more, every second, every third and so on."""
@@ -46,9 +47,7 @@ def record(network: nn.Module, inputs: tuple[Any, ...], path: str) -> Recording:
     """
     layers = recurrent_modules(network)
     if path not in layers:
-        raise ArgumentError(
-            f"module: expected one of {', '.join(map(repr, layers))}, got {path!r}; choose one"
-        )
+        raise Refusal("module", known=", ".join(map(repr, layers)), got=repr(path))
     calls: list[Call] = []
     outputs: list[Any] = []
 
@@ -63,14 +62,11 @@ def record(network: nn.Module, inputs: tuple[Any, ...], path: str) -> Recording:
         raise
     except Exception as error:
         told = " ".join(str(error).split())[:200]
-        raise ArgumentError(
-            f"the network failed on this sample ({type(error).__name__}: {told}): give it samples of the "
-            "shape that it is called with"
-        ) from error
+        raise Refusal("failed", error=f"{type(error).__name__}: {told}") from error
     finally:
         handle.remove()
     if not calls:
-        raise ArgumentError(f"the network never called its layer {path!r} on this sample: choose another")
+        raise Refusal("uncalled", module=repr(path))
     return _recorded(layers[path], calls[0], len(calls), outputs[-1])
 
 
@@ -112,7 +108,7 @@ def trace_at(recording: Recording, layer: int, direction: int) -> Trace:
     for trace in recording.traces:
         if (trace.layer, int(trace.reverse)) == (layer, direction):
             return trace
-    raise ArgumentError(f"layer {layer}, direction {direction}: this network has none such; choose another")
+    raise Refusal("place", layer=layer, direction=direction)
 
 
 def packed_trace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import socket
 import threading
@@ -11,20 +12,28 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recurra.errors import ArgumentError, RecurraError
 from recurra.lens.calls import recurrent_modules
-from recurra.web import findings
+from recurra.web import findings, searching
+from recurra.web.beginning import Beginning, beginning, other_model
 from recurra.web.equations import strongest, unit_numbers
 from recurra.web.lesson import Lesson
-from recurra.web.recording import Recording, describe, packed_trace, record
+from recurra.web.recording import Recording, describe, packed_trace, record, trace_at
+from recurra.web.refusals import Refusal, language_of, sentence
 from recurra.web.subject import Sample, Subject, open_subject
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 PORTS = 20
 """How many ports are tried, from the one that was asked for upwards."""
 KEPT = 8
 """Runs that are remembered, so that stepping from unit to unit does not run the network again."""
+FOUND, SHELVES = 32, 2
+"""Findings that are remembered, for who comes back to a tab, and gates or states of all data at once."""
+_PROBLEM = "application/problem+json"  # RFC 9457
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
     "X-Content-Type-Options": "nosniff",
@@ -35,14 +44,25 @@ _HEADERS = {
 class Desk:
     """What one server works on: the subject, the last runs, the lesson. One run at a time, whoever asks."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, begin: Callable[[], Beginning]) -> None:
         self.subject = subject
+        self._begin = begin
+        self._began: Beginning | None = None
         self.layers = recurrent_modules(subject.network)
         self.session = secrets.token_hex(8)
         self.lesson = Lesson()
         self.lock = threading.RLock()
         self._samples: OrderedDict[Any, Sample] = OrderedDict()
         self._runs: OrderedDict[Any, Recording] = OrderedDict()
+        self._found: OrderedDict[Any, Any] = OrderedDict()
+        self._shelves: OrderedDict[Any, searching.Library] = OrderedDict()
+
+    @property
+    def began(self) -> Beginning:
+        """The network to compare with, made when first asked for."""
+        if self._began is None:
+            self._began = self._begin()
+        return self._began
 
     def sample(self, asked: dict[str, Any]) -> Sample:
         """The sample of {"index": i} or {"text": words or numbers}. Raises ArgumentError for no such one."""
@@ -51,17 +71,12 @@ class Desk:
         if key not in self._samples:
             if isinstance(text, str):
                 if self.subject.typed is None:
-                    raise ArgumentError(
-                        "this model's covariates cannot be typed: choose a sample of the data"
-                    )
+                    raise Refusal("covariates")
                 made = self.subject.typed(text)
             elif isinstance(index, int) and 0 <= index < len(self.subject.titles):
                 made = self.subject.sample(index)
             else:
-                most = len(self.subject.titles) - 1
-                raise ArgumentError(
-                    f"sample: expected an index from 0 to {most} or a text, got {asked!r:.80}"
-                )
+                raise Refusal("sample", most=len(self.subject.titles) - 1, got=repr(asked)[:80])
             _keep(self._samples, key, made)
         return self._samples[key]
 
@@ -79,8 +94,12 @@ class Desk:
             sample = self.sample(chosen)
             subject, inputs = self.subject, sample.inputs
             ways: dict[str, Callable[[], Any]] = {
-                "memory": lambda: findings.memory(subject, findings.together(subject, sample), path, *place),
-                "context": lambda: findings.context(subject, inputs),
+                "memory": lambda: findings.memory(
+                    subject.network, findings.together(subject, sample), path, *place, self.began
+                ),
+                "context": lambda: findings.context(subject, inputs, subject.network),
+                "context_before": lambda: findings.context(subject, inputs, self.began.network),
+                "search": lambda: self.search(sample, path, asked),
                 "gradients": lambda: findings.gradients(subject, inputs, path),
                 "compared": lambda: findings.compared(self.run(chosen, path)[1]),
                 "mattered": lambda: {
@@ -94,19 +113,32 @@ class Desk:
                 "edited": lambda: findings.edited(subject, inputs, path, asked),
             }
             if what not in ways:
-                raise ArgumentError(
-                    f"expected one of {', '.join(ways)}, got {what!r:.40}: load the page anew"
-                )
+                raise Refusal("what", known=", ".join(ways), got=repr(what)[:40])
+            key = what, json.dumps(asked, sort_keys=True)
+            if key in self._found:
+                return self._found[key]
             try:
-                return ways[what]()
+                _keep(self._found, key, ways[what](), FOUND)
+                return self._found[key]
             except RecurraError:
                 raise
             except Exception as error:  # whatever a network of the user's may raise
                 told = " ".join(str(error).split())[:200]
-                raise ArgumentError(
-                    f"this cannot be computed for this network and sample ({type(error).__name__}: {told}): "
-                    "choose another sample or layer"
-                ) from error
+                raise Refusal("uncomputed", error=f"{type(error).__name__}: {told}") from error
+
+    def search(self, sample: Sample, path: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """See `searching.search`; the data are run through the layer once for each gate or state."""
+        variable, threshold = str(asked.get("variable", "hidden")), asked.get("threshold", 0.3)
+        if not isinstance(threshold, (int, float)) or isinstance(threshold, bool):
+            raise Refusal("value", name="threshold", got=repr(threshold)[:40])
+        places = {name: _number(asked, name) for name in ("start", "stop", "layer", "direction")}
+        trace_at(self.run(asked["sample"], path)[1], places["layer"], places["direction"])  # or refuse
+        if (path, variable) not in self._shelves:
+            _keep(self._shelves, (path, variable), searching.library(self.subject, path, variable), SHELVES)
+        only = bool(asked.get("only", True))
+        wanted = {**places, "sample": asked["sample"], "variable": variable, "only": only}
+        shelf = self._shelves[path, variable]
+        return searching.search(self.subject, shelf, sample, path, {**wanted, "threshold": float(threshold)})
 
     def run(self, asked: dict[str, Any], path: str) -> tuple[Sample, Recording]:
         """The sample, and what the layer at ``path`` did with it. Raises ArgumentError; see `record`."""
@@ -118,43 +150,36 @@ class Desk:
             return sample, self._runs[key]
 
 
-def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int = KEPT) -> None:
     kept[key] = value
-    if len(kept) > KEPT:
+    if len(kept) > most:
         kept.popitem(last=False)
 
 
-def build_app(model: Any, data: Any = None, host: str = "127.0.0.1") -> Any:
+def build_app(model: Any, data: Any = None, host: str = "127.0.0.1", before: Any = None) -> Any:
     """The page as an ASGI application, for `serve` or for a server of your own.
 
     ``model`` and ``data``: see `recurra.web.subject.open_subject`. ``host``: the name under which it will be
     asked for; requests for other names are refused, so that no web site reaches it through a name of its own.
+    ``before``: the model before it was trained, for the tab on memory; None: a new one of the same build.
     Raises ArgumentError for a model or data that cannot be shown, and where FastAPI is not installed.
+
+    A request that cannot be answered gets 400 and a JSON object with `error`, a sentence in the language that
+    Accept-Language names; or 200 with the same, of the type application/problem+json, where Accept names that
+    type: the page does, since browsers write each 400 on their console.
     """
     try:
-        from fastapi import Body, FastAPI, Request
-        from fastapi.middleware.trustedhost import TrustedHostMiddleware
+        from fastapi import Body, FastAPI
         from fastapi.responses import FileResponse, JSONResponse, Response
         from fastapi.staticfiles import StaticFiles
     except ImportError as error:
         raise ArgumentError(
             f"the page needs {error.name}, which is not installed: pip install 'recurra[lens]'"
         ) from error
-    desk = Desk(open_subject(model, data))
+    desk = _desk(model, data, before)
     static = Path(str(files("recurra.web") / "static"))
     app = FastAPI(title="recurra inspect", docs_url=None, redoc_url=None, openapi_url=None)
-    names = ["127.0.0.1", "localhost", "[::1]", host]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["*"] if host in ("0.0.0.0", "::") else names)
-
-    @app.middleware("http")
-    async def headers(request: Request, answer: Callable[..., Any]) -> Response:
-        response: Response = await answer(request)
-        response.headers.update(_HEADERS)
-        return response
-
-    @app.exception_handler(RecurraError)
-    async def refused(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=400)
+    _guard(app, host)
 
     @app.get("/")
     def page() -> FileResponse:
@@ -203,6 +228,37 @@ def build_app(model: Any, data: Any = None, host: str = "127.0.0.1") -> Any:
     return app
 
 
+def _guard(app: FastAPI, host: str) -> None:
+    """Who is answered, with which headers, and how a refusal is told."""
+    from fastapi import Request
+    from fastapi.middleware.trustedhost import TrustedHostMiddleware
+    from fastapi.responses import JSONResponse, Response
+
+    names = ["127.0.0.1", "localhost", "[::1]", host]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["*"] if host in ("0.0.0.0", "::") else names)
+
+    @app.middleware("http")
+    async def headers(request: Request, answer: Callable[..., Any]) -> Response:
+        response: Response = await answer(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.exception_handler(RecurraError)
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        told = {"error": sentence(error, language_of(request.headers.get("accept-language", "")))}
+        understood = _PROBLEM in request.headers.get("accept", "")
+        return JSONResponse(told, 200 if understood else 400, media_type=_PROBLEM)
+
+
+def _desk(model: Any, data: Any, before: Any) -> Desk:
+    subject = open_subject(model, data)
+    if before is None:
+        return Desk(subject, lambda: beginning(model, subject))
+    recurrent_modules(subject.network)
+    other = other_model(before, subject)
+    return Desk(subject, lambda: other)
+
+
 def told_model(desk: Desk) -> dict[str, Any]:
     """What the page asks first: the subject, its layers and samples, and which tabs there are."""
     subject = desk.subject
@@ -216,21 +272,21 @@ def told_model(desk: Desk) -> dict[str, Any]:
         "hint": subject.hint,
         "layers": [describe(path, layer) for path, layer in desk.layers.items()],
         "parameters": sum(weight.numel() for weight in subject.network.parameters()),
-        "tabs": ["watch", "learn", "memory", "gradients", "mattered", "edit", "diagram"],
+        "tabs": ["watch", "learn", "memory", "gradients", "mattered", "search", "edit", "diagram"],
     }
 
 
 def _run_asked(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     sample, path = asked.get("sample"), asked.get("module")
     if not isinstance(sample, dict) or not isinstance(path, str):
-        raise ArgumentError("expected a sample and a module, got neither or one: load the page anew")
+        raise Refusal("asked")
     return sample, path
 
 
 def _number(asked: dict[str, Any], name: str) -> int:
     value = asked.get(name, 0)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ArgumentError(f"{name}: expected a whole number, got {value!r:.40}")
+        raise Refusal("whole", name=name, got=repr(value)[:40])
     return value
 
 
@@ -240,7 +296,8 @@ def free_socket(host: str, port: int) -> socket.socket:
         raise ArgumentError(f"port: expected 0 to 65535, got {port}; leave it out, or give 8765, say")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + PORTS, 65536)):
-        made = socket.socket(family, socket.SOCK_STREAM)
+        # named as TCP, for asyncio turns Nagle's delay of 40 ms off where it sees that
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             made.bind((host, candidate))
@@ -263,12 +320,14 @@ def serve(
     port: int = 8765,
     open_browser: bool = True,
     say: Callable[[str], None] = print,
+    before: Any = None,
 ) -> None:
     """Open the page on ``model`` and serve it until Ctrl-C.
 
     ``model``, ``data``: a fitted `Forecaster` and its table, or an `nn.Module` and its samples, as
     `recurra.web.subject.open_subject` has them. ``host``: only this machine can reach the page unless you
     name another. ``port``: the next free one where it is taken. ``say`` gets the address in a sentence.
+    ``before``: the model before it was trained, for the tab on memory; None: a new one of the same build.
     Raises ArgumentError for what cannot be shown or served, and where FastAPI or uvicorn is not installed.
 
     For example::
@@ -278,7 +337,7 @@ def serve(
 
         serve(torch.nn.LSTM(1, 8, batch_first=True), torch.randn(5, 40, 1))
     """
-    app = build_app(model, data, host)
+    app = build_app(model, data, host, before)
     try:
         import uvicorn
     except ImportError as error:

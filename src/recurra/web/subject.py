@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.errors import ArgumentError
+from recurra.web.refusals import Refusal
 
 if TYPE_CHECKING:
     from recurra.tasks.forecast import Forecaster
@@ -200,17 +201,14 @@ def parse_numbers(text: str, features: int) -> np.ndarray:
             except ValueError:
                 number = float("nan")
             if not np.isfinite(number):
-                raise ArgumentError(f"expected numbers, got {word[:40]!r}: write them as 0.5, -1, 2e3")
+                raise Refusal("number", word=repr(word[:40]))
             values.append(number)
         if features > 1 and len(words) != features:
-            raise ArgumentError(
-                f"expected {features} numbers on each line, a line for each step, got {len(words)} in "
-                f"{row.strip()[:40]!r}"
-            )
+            raise Refusal("row", features=features, count=len(words), row=repr(row.strip()[:40]))
     if not values:
-        raise ArgumentError("expected at least one number, got none: type some, such as 0.1 0.5 -0.2")
+        raise Refusal("no_number")
     if len(values) // features > MOST_TYPED:
-        raise ArgumentError(f"expected at most {MOST_TYPED} steps, got {len(values) // features}: type fewer")
+        raise Refusal("steps", most=MOST_TYPED, count=len(values) // features)
     return np.array(values).reshape(-1, features)
 
 
@@ -238,13 +236,12 @@ def _tokens(text: str, vocabulary: dict[str, int]) -> list[str]:
         words = re.findall(r"\w+(?:'\w+)?|[^\w\s]", text)
         words = [word if word in vocabulary else word.lower() for word in words]
     if not words:
-        raise ArgumentError("expected at least one word, got none: type a sentence")
+        raise Refusal("no_word")
     if len(words) > MOST_TYPED:
-        raise ArgumentError(f"expected at most {MOST_TYPED} words, got {len(words)}: type fewer")
+        raise Refusal("words", most=MOST_TYPED, count=len(words))
     unknown = next((word for word in words if word not in vocabulary), None)
     if unknown is not None and _unknown(vocabulary) is None:
-        known = ", ".join(plain[:8])
-        raise ArgumentError(f"the model does not know {unknown[:40]!r}: use its own words, such as {known}")
+        raise Refusal("unknown", word=repr(unknown[:40]), known=", ".join(plain[:8]))
     return words
 
 
@@ -319,7 +316,7 @@ def _of_forecaster(forecaster: Forecaster, data: Any) -> Subject:
     def typed(text: str) -> Sample:
         values = parse_numbers(text, 1)[:, 0]
         if len(values) < 4:
-            raise ArgumentError(f"expected at least 4 numbers of history, got {len(values)}: type more")
+            raise Refusal("history", count=len(values))
         start = panel.series[0].stamps[0]
         one = Panel.from_arrays({name: values}, panel.frequency.alias, start)
         prepared = Prepared(one, forecaster.preparation, forecaster.names, forecaster.frequency)

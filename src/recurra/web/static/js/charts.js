@@ -89,8 +89,8 @@ export const legend = (lines) =>
   make(
     "p.legend",
     {},
-    ...lines.map(({ label, tone }) =>
-      make("span", { style: { "--tone": `var(--${tone})` } }, make("i"), label),
+    ...lines.map(({ label, tone, dash }) =>
+      make("span", { style: { "--tone": `var(--${tone})` } }, make(dash ? "i.dashed" : "i"), label),
     ),
   );
 

@@ -4,13 +4,14 @@ import { make, within } from "./dom.js";
 import { say } from "./strings.js";
 
 // What was chosen last, so that it is there again in another tab or language.
-/** `step` and `unit` null: the one in the middle, the liveliest. */
+/** `step` and `unit` null: the one in the middle, the liveliest. `to`: a step of the sample to go to. */
 export const kept = {
   sample: { index: 0 },
   place: 0,
   layer: 0,
   direction: 0,
   step: null,
+  to: null,
   unit: null,
   speed: 1,
   typing: false,

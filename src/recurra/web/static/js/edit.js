@@ -14,18 +14,19 @@ export const edit = findingTab(async (tab) => {
   try {
     before = await trace(asks(tab.model));
   } catch (error) {
-    if (!(error instanceof Refused)) return;
-    tab.mistake.textContent = error.message;
-    tab.mistake.hidden = false;
-    return tab.put();
+    tab.put();
+    if (error instanceof Refused) tab.complain(error);
+    return;
   }
   const names = before.variables.map((variable) => variable.name);
   if (!names.includes(chosen.name)) chosen.name = names.includes("cell") ? "cell" : "hidden";
   const units = before.variables.at(-1).units;
   chosen.unit = Math.min(chosen.unit ?? kept.unit ?? liveliest(before.variables.at(-1)), units - 1);
-  const result = make("div.result"),
+  const result = { answer: make("div"), maps: make("div") },
     each = card(say("edit.each"), say("edit.each_about"), waiting());
+  let asked = 0; // an answer that comes after a newer question is not shown
   const run = async () => {
+    const turn = ++asked;
     const until = chosen.until ?? before.length;
     const whole = chosen.from <= 1 && until >= before.length;
     const steps = whole
@@ -37,9 +38,10 @@ export const edit = findingTab(async (tab) => {
       { name: chosen.name, to: chosen.to, units: chosen.every ? null : [chosen.unit], steps },
       unpack,
     );
-    if (found) show(tab, result, before, found);
+    if (found && turn === asked) show(tab, result, before, found);
   };
-  tab.put(make("div.edit", {}, form(before, names, units, run), result), each);
+  const left = make("div.result", {}, form(before, names, units, run), result.answer);
+  tab.put(make("div.edit", {}, left, result.maps), each);
   await run();
   const off = await tab.ask("ablated");
   if (off)
@@ -108,7 +110,7 @@ function form(before, names, units, run) {
       },
     },
     make("h3", {}, say("edit.title")),
-    make("p.quiet", {}, say("edit.about")),
+    make("p.quiet.about", {}, say("edit.about")),
     make(
       "div.choose",
       {},
@@ -161,11 +163,12 @@ function form(before, names, units, run) {
 
 /** The answers side by side, and the states with the edit, and what it changed in them. */
 function show(tab, place, before, found) {
+  const several = found.before.length > 1;
   const rows = found.before.map((value, index) =>
     make(
       "tr",
       {},
-      make("th", {}, String(index)),
+      several ? make("th", {}, String(index)) : null,
       make("td", {}, number(value, 3)),
       make("td.after", {}, number(found.after[index], 3)),
       make("td", {}, number(found.after[index] - value, 3)),
@@ -197,7 +200,7 @@ function show(tab, place, before, found) {
         ]
       : []),
   ];
-  place.replaceChildren(
+  place.answer.replaceChildren(
     card(
       say("edit.answer"),
       "",
@@ -207,7 +210,7 @@ function show(tab, place, before, found) {
         make(
           "tr",
           {},
-          make("th", {}),
+          several ? make("th", {}) : null,
           make("th", {}, say("edit.before")),
           make("th", {}, say("edit.after")),
           make("th", {}, say("edit.change")),
@@ -215,6 +218,8 @@ function show(tab, place, before, found) {
         ...rows,
       ),
     ),
+  );
+  place.maps.replaceChildren(
     card(say(`variable.${variable.name}`), say("edit.maps_about"), ...maps.map((map) => map.element)),
   );
   const paint = () => {

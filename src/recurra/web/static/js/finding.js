@@ -56,11 +56,16 @@ class Finding {
     } catch (error) {
       if (error instanceof Unreachable || turn !== this.turn) return null;
       if (!(error instanceof Refused)) throw error;
-      this.mistake.textContent = error.message;
-      this.mistake.hidden = false;
-      for (const busy of this.body.querySelectorAll(".busy")) busy.remove();
+      this.complain(error);
       return null;
     }
+  }
+
+  /** Show the sentence of a refusal. */
+  complain(error) {
+    this.mistake.textContent = error.message;
+    this.mistake.hidden = false;
+    for (const busy of this.body.querySelectorAll("p.busy")) busy.remove();
   }
 
   put(...children) {

@@ -14,10 +14,21 @@ export const gradients = findingTab(async (tab) => {
   const here = found.lines.find(
     (line) => line.layer === kept.layer && line.direction === ["forward", "reverse"][kept.direction],
   );
-  const told = make("div.verdicts", {}, ...found.verdicts.map(verdict));
+  const { path } = tab.model.layers[kept.place];
+  const matters = (one) => one.word !== "healthy" || one.module === path || !one.module;
+  const others = found.verdicts.filter((one) => !matters(one));
+  const told = make("div.verdicts", {}, ...found.verdicts.filter(matters).map(verdict));
+  const well = others.length
+    ? make(
+        "details.others",
+        {},
+        make("summary", {}, say("gradients.others", { count: others.length })),
+        make("div.verdicts", {}, ...others.map(verdict)),
+      )
+    : null;
   const beside = card(say("gradients.beside"), say("gradients.beside_about"), waiting());
   tab.put(
-    told,
+    ...[told, well].filter(Boolean),
     make(
       "div.cards",
       {},
@@ -25,9 +36,9 @@ export const gradients = findingTab(async (tab) => {
       beside,
     ),
   );
-  const others = await tab.ask("compared");
-  if (!others) return;
-  const lines = Object.entries(others).map(([label, values]) => ({ label, tone: TONES[label], values }));
+  const compared = await tab.ask("compared");
+  if (!compared) return;
+  const lines = Object.entries(compared).map(([label, values]) => ({ label, tone: TONES[label], values }));
   beside.querySelector(".busy").replaceWith(chart(lines));
 });
 
@@ -56,9 +67,15 @@ function chart(lines) {
   });
 }
 
+/** A module's path; the lens counts its further calls as "path (call 2)". */
+function nameOf(module) {
+  const [, path, call] = /^(.*) \(call (\d+)\)$/.exec(module) ?? [];
+  return call ? say("gradients.call", { module: path, call }) : module;
+}
+
 function verdict(one) {
   const where = [
-    ...(one.module ? [one.module] : []),
+    ...(one.module ? [nameOf(one.module)] : []),
     say("gradients.layer", { number: one.layer + 1 }),
     say(`watch.${one.direction}`),
   ].join(" · ");

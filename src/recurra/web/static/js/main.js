@@ -7,11 +7,12 @@ import { gradients } from "./gradients.js";
 import { learn } from "./learn.js";
 import { mattered } from "./mattered.js";
 import { memory } from "./memory.js";
+import { search } from "./search.js";
 import { Unreachable, get, watchServer, whenBack } from "./server.js";
 import { first, language, other, say, speak, store, stored } from "./strings.js";
 import { watch } from "./watch.js";
 
-const TABS = { watch, learn, memory, gradients, mattered, edit, diagram };
+const TABS = { watch, learn, memory, gradients, mattered, search, edit, diagram };
 const view = document.getElementById("view");
 let model = null;
 let open = null; // the tab in view: { name, close(), key(event), recolour() }
@@ -57,8 +58,15 @@ function words() {
       ),
     ),
   );
+  const bar = document.getElementById("tabs"),
+    tab = document.getElementById(`tab-${chosen}`);
+  if (tab) bar.scrollLeft = tab.offsetLeft - (bar.clientWidth - tab.offsetWidth) / 2;
   if (!model) return;
-  const layers = model.layers.map((layer) => layer.class).join(", ");
+  const counts = {};
+  for (const layer of model.layers) counts[layer.class] = (counts[layer.class] ?? 0) + 1;
+  const layers = Object.entries(counts)
+    .map(([name, count]) => (count > 1 ? `${count} × ${name}` : name))
+    .join(", ");
   document
     .getElementById("facts")
     .replaceChildren(
@@ -105,11 +113,11 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 document.getElementById("keys").addEventListener("click", () => {
   const dialog = document.getElementById("help");
-  const rows = ["step", "far", "unit", "play", "stages", "ends", "tabs"].flatMap((name) => [
+  const rows = ["step", "far", "unit", "play", "stages", "ends", "range", "tabs"].flatMap((name) => [
     make(
       "dt",
       {},
-      ...say(`key.${name}`)
+      ...say(`key.${name === "range" ? "step" : name}`)
         .split(" ")
         .map((key) => make("kbd", {}, key)),
     ),

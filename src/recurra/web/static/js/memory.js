@@ -1,171 +1,190 @@
-// Memory: how long each unit remembers, how open its gates stand, and how far back the network looks.
+// Memory: how long each unit remembers, how open its gates stand, and how far back the network looks, now and
+// before it was trained.
 
 import { lineChart } from "./charts.js";
-import { draw as svg, make, number, room } from "./dom.js";
+import { make, number } from "./dom.js";
 import { card, findingTab, waiting } from "./finding.js";
+import { ENDLESS, saturation, spread, unitBars } from "./memory_charts.js";
 import { say } from "./strings.js";
 
-const ENDLESS = 1e300;
 const steps = (value) => (value === null ? "–" : value >= ENDLESS ? "∞" : number(value, 1));
+const whole = (value) => (value === null ? "–" : String(Math.round(value)));
 const median = (values) => {
   const known = values.filter((value) => value !== null).sort((a, b) => a - b);
   return known.length ? known[Math.floor((known.length - 1) / 2)] : null;
 };
+const halvesOf = (found) => found.cell_half_life ?? found.hidden_half_life;
 
 export const memory = findingTab(async (tab) => {
   const found = await tab.ask("memory");
   if (!found) return;
-  const times = found.time_constant,
-    halves = found.cell_half_life ?? found.hidden_half_life;
-  const facts = make(
-    "div.big",
-    {},
-    fact(say("memory.median"), steps(median(halves)), say("memory.measured", { rows: found.rows })),
-    times ? fact(say("memory.gates"), steps(median(times)), say("memory.tau")) : null,
-    fact(say("memory.dead"), String(found.dead), say("memory.of", { units: halves.length })),
-  );
+  const { before } = found,
+    times = found.time_constant,
+    values = times ?? halvesOf(found),
+    old = before && (times ? before.time_constant : halvesOf(before)),
+    same = old?.length === values.length;
   const context = card(say("memory.context"), say("memory.context_about"), waiting());
   tab.put(
-    facts,
+    make("p.note.origin", {}, ...origin(found)),
+    facts(found),
     make(
       "div.cards",
       {},
       card(
         say("memory.units"),
         say(times ? "memory.units_gates" : "memory.units_measured"),
-        unitBars(times ?? halves),
+        unitBars(values, same ? old : null, steps),
+        same ? pair("model") : null,
+      ),
+      card(
+        say("memory.spread"),
+        say("memory.spread_about"),
+        spread(values, old, steps),
+        old ? pair("model") : null,
       ),
       card(say("memory.fade"), say("memory.fade_about"), fade(found)),
-      Object.keys(found.gates).length
-        ? card(say("memory.saturation"), say("memory.saturation_about"), saturation(found.gates))
-        : null,
       context,
+      Object.keys(found.gates).length
+        ? wide(
+            card(
+              say("memory.saturation"),
+              say("memory.saturation_about"),
+              saturation(found.gates, before?.gates),
+              before ? pair("cell", "hollow") : null,
+            ),
+          )
+        : null,
     ),
   );
-  const reach = await tab.ask("context");
-  if (!reach) return;
-  const curve = lineChart({
-    lines: [{ label: say("memory.context"), tone: "model", values: reach.relative }],
-    x: reach.lags,
-    low: 0,
-    high: Math.max(1, ...reach.relative.filter((value) => value !== null)),
-    axis: say("memory.lag"),
-    mark: reach.context,
-  });
-  context
-    .querySelector(".busy")
-    .replaceWith(curve, make("p.verdict", {}, say("memory.reach", { steps: steps(reach.context) })));
+  const now = await tab.ask("context");
+  if (now) await reach(tab, context, now, before);
 });
 
-const fact = (label, much, small) =>
-  make("div", {}, make("span.label", {}, label), make("span.much", {}, much), make("span.small", {}, small));
+const wide = (made) => {
+  made.classList.add("wide");
+  return made;
+};
 
-/** A bar for each unit, the longest memory first, on a logarithmic scale. */
-function unitBars(values) {
-  const ranked = values
-    .map((value, unit) => [unit, value])
-    .filter(([, value]) => value !== null)
-    .sort((a, b) => b[1] - a[1]);
-  const finite = ranked.map(([, value]) => value).filter((value) => value < ENDLESS && value > 0);
-  const top = Math.max(10, ...finite) * 1.3,
-    low = Math.max(0.05, Math.min(0.5, ...finite));
-  const share = (value) => Math.max(0.004, Math.log(Math.min(value, top) / low) / Math.log(top / low));
-  const wide = room(),
-    high = 200,
-    left = 44,
-    each = (wide - left) / Math.max(ranked.length, 1);
-  const chart = svg("svg.chart", {
-    viewBox: `0 0 ${wide} ${high + 24}`,
-    role: "img",
-    "aria-label": say("memory.units"),
-  });
-  for (let level = 1; level < top; level *= 10) {
-    const y = high - share(level) * high;
-    chart.append(
-      svg("path.axis", { d: `M${left} ${y}H${wide}` }),
-      svg("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, String(level)),
-    );
-  }
-  chart.append(svg("text", { x: 0, y: 4 }, say("memory.steps")));
-  ranked.forEach(([unit, value], place) => {
-    const size = share(value) * high;
-    const bar = svg("rect", {
-      x: left + place * each + each * 0.08,
-      width: each * 0.84,
-      y: high - size,
-      height: size,
-      rx: Math.min(3, each / 4),
-      fill: value >= ENDLESS ? "var(--good)" : "var(--forget)",
-      opacity: 0.85,
-    });
-    bar.append(svg("title", {}, say("memory.bar", { unit, steps: steps(value) })));
-    chart.append(bar);
-    if (each > 15)
-      chart.append(
-        svg(
-          "text",
-          { x: left + (place + 0.5) * each, y: high + 15, "text-anchor": "middle", "font-size": 10 },
-          String(unit),
-        ),
-      );
-  });
-  return chart;
+/** What the comparison is made with. */
+function origin({ origin, before, longer }) {
+  const { origin: kind, title, seed, kept } = origin;
+  const told = [say(`memory.origin_${kind}`, { title, seed })];
+  if (kept.length) told.push(" ", say("memory.origin_kept", { names: kept.join(", ") }));
+  if (!before) told.push(" ", say("memory.no_before"));
+  else if (longer === null) told.push(" ", say("memory.sizes"));
+  return told;
 }
+
+function facts(found) {
+  const { before, longer } = found,
+    halves = halvesOf(found);
+  const was = (value) => (before ? say("memory.before", { value }) : null);
+  return make(
+    "div.big",
+    {},
+    fact(
+      say("memory.median"),
+      steps(median(halves)),
+      was(before && steps(median(halvesOf(before)))),
+      say("memory.measured", { rows: found.rows }),
+    ),
+    found.time_constant
+      ? fact(
+          say("memory.gates"),
+          steps(median(found.time_constant)),
+          was(before?.time_constant ? steps(median(before.time_constant)) : "–"),
+          say("memory.tau"),
+        )
+      : null,
+    longer === null
+      ? null
+      : fact(
+          say("memory.longer_fact"),
+          String(longer),
+          null,
+          say("memory.of_units", { units: halves.length }),
+        ),
+    fact(
+      say("memory.dead"),
+      String(found.dead),
+      was(before && String(before.dead)),
+      say("memory.of", { units: halves.length }),
+    ),
+  );
+}
+
+const fact = (label, much, was, small) =>
+  make(
+    "div",
+    {},
+    make("span.label", {}, label),
+    make("span.much", {}, much, was ? make("span.was", {}, was) : null),
+    make("span.small", {}, small),
+  );
+
+/** What is drawn in colour and what in grey. */
+const pair = (tone, how = "") =>
+  make(
+    `p.legend.pair${how ? `.${how}` : ""}`,
+    {},
+    make("span", { style: { "--tone": `var(--${tone})` } }, make("i"), say("memory.is_after")),
+    make("span", { style: { "--tone": "var(--ink)" } }, make("i.then"), say("memory.is_before")),
+  );
+
+/** How many of the numbers, at these lags, are worth seeing: until all is below a hundredth, and some room. */
+const worthSeeing = (values, lags = values.map((_, lag) => lag)) => {
+  const last = values.findLastIndex((value) => value !== null && Math.abs(value) > 0.01);
+  const most = Math.max(10, 1.3 * lags[Math.max(last, 0)]);
+  return lags.filter((lag) => lag <= most).length;
+};
 
 function fade(found) {
   const lines = [
     ["hidden", "hidden"],
     ["cell", "cell"],
-  ]
-    .filter(([name]) => found[`${name}_fade`])
-    .map(([name, tone]) => ({ label: say(`variable.${name}`), tone, values: found[`${name}_fade`] }));
-  return lineChart({ lines, low: 0, high: 1, axis: say("memory.lag") });
+  ].filter(([name]) => found[`${name}_fade`]);
+  const now = lines.map(([name, tone]) => ({
+    label: say(`variable.${name}`),
+    tone,
+    values: found[`${name}_fade`],
+  }));
+  const then = lines
+    .filter(([name]) => found.before?.[`${name}_fade`])
+    .map(([name, tone]) => ({
+      label: `${say(`variable.${name}`)}, ${say("memory.is_before")}`,
+      tone,
+      dash: "4 4",
+      values: found.before[`${name}_fade`],
+    }));
+  const all = [...then, ...now],
+    shown = Math.max(...all.map((line) => worthSeeing(line.values)));
+  return lineChart({
+    lines: all.map((line) => ({ ...line, values: line.values.slice(0, shown) })),
+    low: 0,
+    high: 1,
+    axis: say("memory.lag"),
+  });
 }
 
-/** After Karpathy et al. (2015): each unit a point, how often its gate is open against how often shut. */
-function saturation(gates) {
-  const names = Object.keys(gates),
-    size = 150;
-  return make(
-    "div.squares",
-    {},
-    ...names.map((name) => {
-      const { shut, open } = gates[name];
-      const chart = svg("svg.chart", {
-        viewBox: `-26 -6 ${size + 34} ${size + 34}`,
-        role: "img",
-        "aria-label": say(`variable.${name}`),
-      });
-      chart.append(
-        svg("path", { d: `M0 0V${size}H${size}`, fill: "none", stroke: "var(--edge)" }),
-        svg("path", { d: `M0 0L${size} ${size}`, stroke: "var(--grid)" }),
-        svg("text", { x: size / 2, y: size + 18, "text-anchor": "middle" }, say("memory.open")),
-        svg(
-          "text",
-          { x: -10, y: size / 2, "text-anchor": "middle", transform: `rotate(-90 -10 ${size / 2})` },
-          say("memory.shut"),
-        ),
-      );
-      shut.forEach((value, unit) => {
-        if (value === null) return;
-        const dot = svg("circle", {
-          cx: open[unit] * size,
-          cy: size - value * size,
-          r: 4,
-          fill: `var(--${name})`,
-          opacity: 0.5,
-        });
-        dot.append(
-          svg("title", {}, say("memory.dot", { unit, open: number(open[unit]), shut: number(value) })),
-        );
-        chart.append(dot);
-      });
-      return make(
-        "figure",
-        {},
-        chart,
-        make("figcaption", { style: { color: `var(--${name})` } }, say(`variable.${name}`)),
-      );
-    }),
-  );
+async function reach(tab, place, now, before) {
+  const then = before ? await tab.ask("context_before") : null;
+  if (before && !then) return;
+  const blind = then && !then.relative.some((value) => value > 0);
+  const lines = [{ label: say("memory.is_after"), tone: "model", values: now.relative }];
+  if (then && !blind)
+    lines.unshift({ label: say("memory.is_before"), tone: "quiet", dash: "4 4", values: then.relative });
+  const known = lines.flatMap((line) => line.values).filter((value) => value !== null);
+  const shown = Math.max(...lines.map((line) => worthSeeing(line.values, now.lags)));
+  const curve = lineChart({
+    lines: lines.map((line) => ({ ...line, values: line.values.slice(0, shown) })),
+    x: now.lags.slice(0, shown),
+    low: 0,
+    high: Math.max(1, ...known),
+    axis: say("memory.lag_back"),
+    mark: now.context,
+  });
+  const told = [say("memory.reach", { steps: whole(now.context) })];
+  if (blind) told.push(" ", say("memory.blind"));
+  else if (then) told.push(" ", say("memory.reach_before", { steps: whole(then.context) }));
+  place.querySelector(".busy")?.replaceWith(curve, make("p.verdict", {}, ...told));
 }

@@ -1,7 +1,7 @@
 // What the page asks the server, and what it does while there is none.
 
 import { make } from "./dom.js";
-import { say } from "./strings.js";
+import { language, say } from "./strings.js";
 
 const PAUSE = 1000;
 const HEARTBEAT = 4000;
@@ -27,16 +27,20 @@ export const get = async (path) => (await ask(path)).json();
 export const post = (path, body) =>
   ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
+/** A refusal's media type (RFC 9457). Who accepts it gets it as an answer, which no console complains of. */
+const PROBLEM = "application/problem+json";
+
 async function ask(path, options = {}) {
   let answer;
+  const headers = { ...options.headers, Accept: `${PROBLEM}, */*`, "Accept-Language": language() };
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     lose();
     throw new Unreachable(path);
   }
-  if (answer.ok) return answer;
+  if (answer.ok && !answer.headers.get("Content-Type")?.startsWith(PROBLEM)) return answer;
   const told = await answer.json().catch(() => ({}));
   throw new Refused(told.error ?? say("server.refused", { status: answer.status }));
 }

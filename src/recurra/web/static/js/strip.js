@@ -3,7 +3,8 @@
 import { draw, make, number, within } from "./dom.js";
 import { follow } from "./heatmap.js";
 
-const TONES = ["model", "output", "candidate", "input", "forget", "hidden"];
+/** The colours of lines, one after the other. */
+export const TONES = ["model", "output", "candidate", "input", "forget", "hidden"];
 const HEIGHT = 74;
 
 /** Lines of numbers over `steps` steps; `lines`: name → values, stretched over all of them. */
@@ -111,6 +112,11 @@ export class Ribbon {
     this.spans.forEach((span, at) => {
       span.className = at === step ? "now" : veiled && at > step ? "later" : "";
     });
+    this.reveal(step);
+  }
+
+  /** Scroll so that a word is in view. */
+  reveal(step) {
     const span = this.spans[step],
       top = span.offsetTop - this.element.offsetTop;
     if (

@@ -156,6 +156,8 @@ class Watch {
   arrange() {
     const { data } = this;
     this.steps = data.variables[0].shape[0];
+    if (kept.to !== null) kept.step = Math.floor(kept.to / data.every);
+    kept.to = null;
     kept.step = within(kept.step ?? Math.floor(this.steps / 2), 0, this.steps - 1);
     this.units = Math.max(...data.variables.map((variable) => variable.units));
     kept.unit = within(kept.unit ?? liveliest(data.variables.at(-1)), 0, this.units - 1);
