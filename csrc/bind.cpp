@@ -96,8 +96,16 @@ NB_MODULE(_native, m) {
                     })
         .def_prop_ro("rows", &ScheduleData::rows)
         .def_prop_ro("entries", &ScheduleData::entries)
-        .def("positions", [](const ScheduleData& self, std::uintptr_t into, bool reverse) {
-            self.positions(reinterpret_cast<std::int64_t*>(into), reverse);
+        .def("positions",
+             [](const ScheduleData& self, std::uintptr_t into, bool reverse) {
+                 self.positions(reinterpret_cast<std::int64_t*>(into), reverse);
+             })
+        .def("unpack", [](const ScheduleData& self, std::uintptr_t from, std::int64_t width,
+                          std::int64_t stride, std::int64_t lanes, std::int64_t units,
+                          std::vector<std::int64_t> offsets, bool reverse, std::uintptr_t into,
+                          std::int64_t threads) {
+            const Kept kept = {reinterpret_cast<const float*>(from), width, stride, lanes, units, offsets};
+            self.unpack(kept, reverse, reinterpret_cast<float*>(into), threads);
         });
 
     nb::class_<Stack>(m, "Stack", "Layers and directions of one cell: recurra.engine.stack.Stack.")

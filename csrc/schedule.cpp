@@ -1,7 +1,10 @@
 #include "schedule.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+
+#include "threads.h"
 
 namespace recurra {
 
@@ -75,6 +78,45 @@ void ScheduleData::positions(int64_t* into, bool reverse) const {
             const int64_t length = length_[rank], step = reverse ? length - 1 - time : time;
             into[order_[rank] * steps_ + time] = time < length ? start_[step] + rank : entries();
         }
+}
+
+void ScheduleData::unpack_step(const Kept& kept, int64_t rank, int64_t time, bool reverse,
+                               float* into) const {
+    const int64_t length = length_[rank], step = reverse ? length - 1 - time : time;
+    float* to = into + (order_[rank] * steps_ + time) * kept.units;
+    for (const int64_t offset : kept.offsets) {
+        if (time < length) {
+            const float* from = kept.from + (start_[step] + rank) * kept.width + offset;
+            for (int64_t unit = 0; unit < kept.units; unit += kept.lanes, from += kept.stride)
+                std::copy(from, from + std::min(kept.lanes, kept.units - unit), to + unit);
+        } else {
+            std::fill(to, to + kept.units, 0.0f);
+        }
+        to += rows_ * steps_ * kept.units;
+    }
+}
+
+void ScheduleData::unpack(const Kept& kept, bool reverse, float* into, int64_t threads) const {
+    struct Job {
+        const ScheduleData& schedule;
+        const Kept& kept;
+        bool reverse;
+        float* into;
+    } job = {*this, kept, reverse, into};
+    parallel(
+        threads,
+        [](void* context, int id, int size) {
+            const Job& job = *static_cast<const Job*>(context);
+            const ScheduleData& s = job.schedule;
+            const Kept& kept = job.kept;
+            // A few steps of all rows, then the next few: what is read and what is written both lie together.
+            constexpr int64_t few = 8;
+            for (int64_t first = 0; first < s.steps_; first += few)
+                for (int64_t rank = id; rank < s.rows_; rank += size)
+                    for (int64_t time = first; time < std::min(first + few, s.steps_); time++)
+                        s.unpack_step(kept, rank, time, job.reverse, job.into);
+        },
+        &job);
 }
 
 }  // namespace recurra

@@ -8,6 +8,14 @@
 
 namespace recurra {
 
+// Gates or cell states among what a call kept (see layout.h): an entry begins at from + entry · width, in it
+// the part k at offsets[k], a vector of `lanes` units, and its next vector `stride` further on.
+struct Kept {
+    const float* from;
+    std::int64_t width, stride, lanes, units;
+    std::vector<std::int64_t> offsets;
+};
+
 class ScheduleData {
 public:
     // lengths: (N), each 0..T, or null where every row has all T. Throws std::invalid_argument.
@@ -24,9 +32,12 @@ public:
     const std::int64_t* offset() const { return packed_ ? start_.data() : nullptr; }
     // into (N, T): the entry of each row and time, or the number of entries where there is none.
     void positions(std::int64_t* into, bool reverse) const;
+    // into (parts, N, T, units): each part at each row and time, zero beyond a row's length.
+    void unpack(const Kept& kept, bool reverse, float* into, std::int64_t threads) const;
 
 private:
     ScheduleData() = default;
+    void unpack_step(const Kept& kept, std::int64_t rank, std::int64_t time, bool reverse, float* into) const;
     std::int64_t rows_ = 0, steps_ = 0;
     bool packed_ = false;
     std::vector<std::int64_t> order_, length_, start_;

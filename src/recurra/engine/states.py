@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from recurra.engine import native, norms, plain
 from recurra.engine.call import call
@@ -47,64 +47,78 @@ def states(
     made = call(stack, x, initial, weights, steps, noise)
     assert made is not None
     made.forward(True)
-    kept = made.kept()
-    places = range(stack.depth * stack.directions)
-    return [_decode(stack, made, kept, weights, steps, place) for place in places]
-
-
-def _decode(
-    stack: Stack, made: Any, kept: tuple[Tensor, ...], weights: Sequence[Tensor], steps: Steps, place: int
-) -> CellStates:
-    """What the engine kept of one cell, out of its own order (see csrc/layout.h) and into (N, T, ...).
-
-    Where every step counts, the gates are copied once, and nothing else is.
-    """
-    output, *between, gates, cell = kept
-    layer, reverse = divmod(place, stack.directions)
-    hidden = output if layer == stack.depth - 1 else between[layer]
-    if not stack.batch_first:
-        hidden = hidden.transpose(0, 1)
-    hidden = hidden[..., reverse * stack.state : (reverse + 1) * stack.state]
+    kept, places = made.kept(), stack.depth * stack.directions
     if stack.kind.startswith("rnn"):
-        return CellStates(hidden.unsqueeze(2)[:, :, :0], None, hidden)
-    # with lengths one entry more, of zeros, for the steps that do not count
-    spare = int(steps.lengths is not None)
-    named = _gate_by_gate(stack, gates[place], weights, place, spare)
-    shown = _at_steps(named, made, steps, reverse == 1)[..., : stack.hidden]
-    cells = None
+        return [CellStates(h.unsqueeze(2)[:, :, :0], None, h) for h in _hidden(stack, kept)]
+    schedule = made.schedule or native.module().Schedule(made.rows, made.length, 0)
+    gates = _gates(stack, made, kept[-2], weights, schedule)
+    shown: list[Tensor | None] = [None] * places
     if stack.kind in WITH_CELL_STATE:
-        lanes, parts = native.kernels().lanes, STATE_PARTS.get(stack.kind, 1)
-        count, width = cell.shape[1:]
-        apart = cell[place].reshape(count, width // (parts * lanes), parts, lanes).transpose(1, 2).flatten(1)
-        flat = _shown_cell(stack, apart)
-        if spare:
-            flat = pad(flat, (0, 0, 0, 1))
-        cells = _at_steps(flat, made, steps, reverse == 1)[..., : stack.hidden]
-    return CellStates(shown.permute(1, 2, 0, 3), cells, hidden)
+        shown = list(_cells(stack, made, kept[-1], schedule))
+    return [CellStates(*parts) for parts in zip(gates, shown, _hidden(stack, kept), strict=True)]
 
 
-def _gate_by_gate(stack: Stack, kept: Tensor, weights: Sequence[Tensor], place: int, spare: int) -> Tensor:
-    """(G, entries + spare, units) from what the engine kept (entries, ...), the spare ones zero.
+# What the engine kept is in its own order (see csrc/layout.h), and is copied once. The cells' parts lie in
+# one tensor at equal distances, so that whoever wants all of them side by side need not copy them again.
 
-    One gate after the other in memory: quicker to write than the gates of each entry side by side.
-    """
+
+def _hidden(stack: Stack, kept: Sequence[Tensor]) -> list[Tensor]:
+    """(N, T, P) of each cell, parts of the layers' outputs."""
+    output, *between = kept[:-2]
+    outputs = [h if stack.batch_first else h.transpose(0, 1) for h in (*between, output)]
+    return [part for h in outputs for part in torch.split(h, stack.state, dim=-1)]
+
+
+def _gates(stack: Stack, made: Any, kept: Tensor, weights: Sequence[Tensor], schedule: Any) -> list[Tensor]:
+    """(N, T, G, H) of each cell, from (places, entries, width)."""
     kernels, kind = native.kernels(), KINDS.index(stack.kind)
-    lanes, (entries, width) = kernels.lanes, kept.shape
-    slots = kernels.gate_stride(kind) // lanes
-    vectors = width // (slots * lanes)
-    blocks = kept.reshape(entries, vectors, slots, lanes)
-    if stack.kind.startswith("layer_norm"):  # what is kept are sums, of the input and then of the state
-        count = GATES[kind]
-        sums = blocks[:, :, : 2 * count].transpose(1, 2).flatten(2)[..., : stack.hidden]
-        own = plain.named_weights(stack, weights, place)
-        given: Any = (own["norms"], own["b_ih"], own["b_hh"])
-        gates = norms.gates_of(stack.kind, sums[:, :count].flatten(1), sums[:, count:].flatten(1), *given)
-        return pad(gates.transpose(0, 1), (0, 0, 0, spare))
-    named = blocks.new_empty(GATES[kind], entries + spare, vectors, lanes)
-    for gate, into in enumerate(named):
-        into[:entries].copy_(blocks[:, :, kernels.gate_offset(kind, gate) // lanes])
-    named[:, entries:] = 0
-    return named.flatten(2)
+    stride = kernels.gate_stride(kind)
+    if stack.kind.startswith("layer_norm"):
+        kept = torch.stack([_normed(stack, each, weights, place) for place, each in enumerate(kept)])
+        return _unpacked(
+            stack, made, kept, schedule, kernels.lanes, [g * stack.hidden for g in range(GATES[kind])]
+        )
+    offsets = [kernels.gate_offset(kind, gate) for gate in range(GATES[kind])]
+    return _unpacked(stack, made, kept, schedule, stride, offsets)
+
+
+def _cells(stack: Stack, made: Any, kept: Tensor, schedule: Any) -> list[Tensor]:
+    """(N, T, H) of each cell, from (places, entries, width)."""
+    lanes, parts = native.kernels().lanes, STATE_PARTS.get(stack.kind, 1)
+    found = _unpacked(stack, made, kept, schedule, parts * lanes, [part * lanes for part in range(parts)])
+    return [_shown_cell(stack, cell.flatten(2)) for cell in found]
+
+
+def _unpacked(
+    stack: Stack, made: Any, kept: Tensor, schedule: Any, stride: int, offsets: list[int]
+) -> list[Tensor]:
+    """(N, T, parts, H) of each cell, zero beyond a row's length, from (places, entries, width).
+
+    An entry has the parts at these offsets, a vector of units each, and their next vectors `stride` further.
+    """
+    lanes, (places, _, width) = native.kernels().lanes, kept.shape
+    # NumPy asks the system for huge pages, which spares most of the page faults of fresh memory
+    size = places, len(offsets), made.rows, made.length, stack.hidden
+    grid = torch.from_numpy(np.empty(size, np.float32))
+    for place, into in enumerate(grid):
+        start, reverse = kept[place].data_ptr(), place % stack.directions == 1
+        given = (start, width, stride, lanes, stack.hidden, offsets, reverse)
+        schedule.unpack(*given, into.data_ptr(), made.threads)
+    return [parts.permute(1, 2, 0, 3) for parts in grid]
+
+
+def _normed(stack: Stack, kept: Tensor, weights: Sequence[Tensor], place: int) -> Tensor:
+    """(entries, G·H): the gates of a cell with layer normalisation, from its sums, which are what is kept."""
+    kernels, kind = native.kernels(), KINDS.index(stack.kind)
+    lanes, stride, count = kernels.lanes, kernels.gate_stride(kind), GATES[kind]
+    entries, width = kept.shape
+    blocks = kept.reshape(entries, width // stride, stride // lanes, lanes)
+    # of the input, and then of the state
+    sums = blocks[:, :, : 2 * count].transpose(1, 2).flatten(2)[..., : stack.hidden]
+    own = plain.named_weights(stack, weights, place)
+    given: Any = (own["norms"], own["b_ih"], own["b_hh"])
+    gates = norms.gates_of(stack.kind, sums[:, :count].flatten(1), sums[:, count:].flatten(1), *given)
+    return gates.flatten(1).contiguous()
 
 
 def _shown_cell(stack: Stack, cell: Tensor) -> Tensor:
@@ -113,14 +127,3 @@ def _shown_cell(stack: Stack, cell: Tensor) -> Tensor:
         return cell
     c, n, _ = cell.chunk(3, dim=-1)
     return torch.where(n == 0, 0, c / n)
-
-
-def _at_steps(values: Tensor, made: Any, steps: Steps, reverse: bool) -> Tensor:
-    """(..., N, T, units) from (..., entries, units). With lengths the last entry stands for steps beyond."""
-    *others, _, units = values.shape
-    if steps.lengths is None:  # each step has every row, in the caller's order
-        by_step = values.reshape(*others, made.length, made.rows, units)
-        return (by_step.flip(-3) if reverse else by_step).transpose(-2, -3)
-    entries = torch.empty(made.rows, made.length, dtype=torch.int64)
-    made.schedule.positions(entries.data_ptr(), reverse)
-    return values.index_select(-2, entries.flatten()).reshape(*others, made.rows, made.length, units)

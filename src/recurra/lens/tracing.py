@@ -124,12 +124,12 @@ def labelled(call: Call, time: Any = None, samples: Sequence[Any] | None = None)
     rows, steps = traces[0].hidden.shape[:2]
     lengths = traces[0].lengths.cpu().numpy().copy()
     names = traces[0].gate_names
-    gates = [_shown(trace.gates, lengths) for trace in traces]
-    parts = {name: [each[:, :, place] for each in gates] for place, name in enumerate(names)}
+    parts = {name: [trace.gates[:, :, at] for trace in traces] for at, name in enumerate(names)}
     if traces[0].cell is not None:
-        parts["cell"] = [_shown(trace.cell, lengths) for trace in traces if trace.cell is not None]
-    parts["hidden"] = [_shown(trace.hidden, lengths) for trace in traces]
-    variables: dict[str, Any] = {name: (DIMS, _grid(arrays, shape)) for name, arrays in parts.items()}
+        parts["cell"] = [trace.cell for trace in traces if trace.cell is not None]
+    parts["hidden"] = [trace.hidden for trace in traces]
+    grids = {name: _grid(tensors, shape, lengths) for name, tensors in parts.items()}
+    variables: dict[str, Any] = {name: (DIMS, grid) for name, grid in grids.items()}
     sizes = [*shape, rows, steps, max(trace.gates.shape[-1] for trace in traces)]
     if any(trace.hidden.shape[-1] != trace.gates.shape[-1] for trace in traces):
         hidden = variables["hidden"][1]
@@ -204,28 +204,43 @@ def _labelled_if_it_fits(
     return found
 
 
-def _shown(value: Tensor, lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same numbers (N, T, ...) as an array. NaN is written into it: nobody else has the trace."""
-    value = value.detach()
-    short = value.dtype in (torch.bfloat16, torch.float16)
-    array: np.ndarray[Any, Any] = (value.float() if short else value).cpu().numpy()
-    for row in np.flatnonzero(lengths < array.shape[1]):  # slices: a mask of all steps takes far longer
-        array[row, lengths[row] :] = np.nan
-    return array
-
-
-def _grid(arrays: Sequence[np.ndarray[Any, Any]], shape: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """(L, D, N, T, H) from L·D of (N, T, H). NaN in units that a layer has not."""
-    units = [array.shape[-1] for array in arrays]
-    if len(arrays) == 1:
-        return arrays[0][None, None]
-    if len(set(units)) == 1:
-        return np.stack(arrays).reshape(*shape, *arrays[0].shape)
-    rows, steps, _ = arrays[0].shape
-    grid = np.full((*shape, rows, steps, max(units)), np.nan, arrays[0].dtype)
-    for place, array in enumerate(arrays):
-        grid[divmod(place, shape[1])][..., : array.shape[-1]] = array
+def _grid(
+    tensors: Sequence[Tensor], shape: tuple[int, int], lengths: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """(L, D, N, T, H) from L·D of (N, T, H). NaN beyond a row's length, and in units that a layer has not."""
+    detached = [tensor.detach() for tensor in tensors]
+    if len({tensor.shape[-1] for tensor in detached}) == 1:
+        joined = _side_by_side(detached)
+        short = joined.dtype in (torch.bfloat16, torch.float16)
+        flat: np.ndarray[Any, Any] = (joined.float() if short else joined).cpu().numpy()
+        grid = flat.reshape(*shape, *flat.shape[1:])
+    else:
+        rows, steps, _ = detached[0].shape
+        exact = np.float64 if detached[0].dtype == torch.float64 else np.float32
+        grid = np.full((*shape, rows, steps, max(t.shape[-1] for t in detached)), np.nan, exact)
+        for place, tensor in enumerate(detached):
+            units = tensor.shape[-1]
+            grid[divmod(place, shape[1])][..., :units] = tensor.to(torch.float64).cpu().numpy()
+    for row in np.flatnonzero(lengths < grid.shape[3]):  # slices: a mask of all steps takes far longer
+        grid[:, :, row, lengths[row] :] = np.nan
     return grid
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors along a new first axis; as they lie, where they are parts of one at equal distances.
+
+    NaN is written into it: nobody else has the trace.
+    """
+    first = tensors[0]
+    if len(tensors) == 1:
+        return first.unsqueeze(0)
+    ahead = tensors[1].storage_offset() - first.storage_offset()
+    memory = first.untyped_storage().data_ptr()
+    for place, tensor in enumerate(tensors):
+        same = tensor.stride() == first.stride() and tensor.untyped_storage().data_ptr() == memory
+        if not same or tensor.storage_offset() != first.storage_offset() + place * ahead:
+            return torch.stack(list(tensors))
+    return first.as_strided((len(tensors), *first.shape), (ahead, *first.stride()))
 
 
 def _described(call: Call, shape: tuple[int, int], names: tuple[str, ...]) -> dict[str, Any]:
