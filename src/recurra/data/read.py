@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import difflib
-import gzip
 import io
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recurra.data.files import as_utf8, extension, located, read_bytes, refuse_foreign
 from recurra.data.numbers import tidy
 from recurra.data.stamps import recognised
 from recurra.data.words import counted, short
@@ -22,17 +20,6 @@ from recurra.errors import DataError
 
 _TEXT = (".csv", ".tsv", ".txt", ".parquet")
 _SEPARATORS = (",", ";", "\t", "|")
-_FOREIGN = {  # how other files begin: what they are and what to do about it
-    b"PK\x03\x04": "an Excel workbook or zip archive: save the sheet as CSV, or unpack it",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save the sheet as CSV",
-    b"%PDF": "a PDF document: export the table as CSV",
-    b"\x89PNG": "a picture: give the table itself, as CSV",
-    b"BZh": "compressed with bzip2: unpack it with bunzip2",
-    b"\xfd7zXZ": "compressed with xz: unpack it with unxz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it with unzstd",
-    b"\x89HDF": "an HDF5 file: export the table as CSV or Parquet",
-    b"ARROW1": "an Arrow file: read it with pyarrow or Polars and hand over the frame, or save it as Parquet",
-}
 
 
 @dataclass(frozen=True)
@@ -51,64 +38,34 @@ class Table:
 
 
 def read(source: Any) -> Table:
-    """A table from a path (.csv .tsv .txt .parquet, text also with .gz) or from a frame of any kind.
+    """A table from a path (.csv .tsv .txt .parquet, text also with .gz .bz2 .xz) or from a frame of any kind.
 
     Raises :class:`DataError` when nothing can be read; the message says what was found instead.
     """
     if isinstance(source, (str, Path)):
-        return _file(Path(source).expanduser())
+        return _file(located(source))
     if isinstance(source, (bytes, bytearray)):
         return parse_text(bytes(source), "the data", "")
     return _frame(source)
 
 
 def _file(path: Path) -> Table:
-    name = path.name
-    try:
-        if not path.exists():
-            raise DataError(f"there is no file {str(path)!r}: check the path{_nearest(path)}")
-        if path.is_dir():
-            raise DataError(
-                f"{str(path)!r} is a folder; expected one file ({' '.join(_TEXT)}): name the file in it"
-            )
-        raw = path.read_bytes()
-    except (OSError, ValueError) as problem:
-        if isinstance(problem, DataError):
-            raise
-        why = getattr(problem, "strerror", None) or str(problem)
-        raise DataError(f"the file {str(path)!r} cannot be read: {why}") from problem
-    if raw[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error) as problem:
-            raise DataError(
-                f"{name!r} is a damaged gzip file ({problem}): copy or download it again"
-            ) from problem
+    name, raw = path.name, read_bytes(path, _TEXT)
     if raw[:4] == b"PAR1" or path.suffix == ".parquet":
         try:
             frame = pl.read_parquet(io.BytesIO(raw))
-        except (pl.exceptions.PolarsError, OSError, ValueError) as problem:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as problem:
             raise DataError(
                 f"{name!r} is no readable Parquet file: it may be damaged; write or download it again"
             ) from problem
         return _checked(Table(frame, np.arange(1, len(frame) + 1), name))
-    return parse_text(raw, name, path.name.lower().removesuffix(".gz").rpartition(".")[2])
+    return parse_text(raw, name, extension(name))
 
 
-def _nearest(path: Path) -> str:
-    try:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 1)
-    except OSError:
-        return ""
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def parse_text(raw: bytes, name: str, extension: str) -> Table:
-    """A table from the bytes of a separated text file; ``extension`` only matters for ``tsv``."""
-    for magic, what in _FOREIGN.items():
-        if raw.startswith(magic):
-            raise DataError(f"{name!r} is {what}; expected a text file with separated columns, or Parquet")
-    raw = _as_utf8(raw, name)
+def parse_text(raw: bytes, name: str, ending: str) -> Table:
+    """A table from the bytes of a separated text file; ``ending`` only matters for ``tsv``."""
+    refuse_foreign(raw, name)
+    raw = as_utf8(raw, name)
     if b"\n" not in raw:
         raw = raw.replace(b"\r", b"\n")
     raw, skipped = _without_preface(raw)
@@ -116,7 +73,7 @@ def parse_text(raw: bytes, name: str, extension: str) -> Table:
         raise DataError(
             f"{name!r} is empty; expected a header line with the columns' names and rows below it"
         )
-    separator = "\t" if extension == "tsv" and b"\t" in raw else _sniff(raw)
+    separator = "\t" if ending == "tsv" and b"\t" in raw else _sniff(raw)
     starts, ends, widths, lines = _records(raw, separator, name)
     header = _cells(raw[starts[0] : ends[0]].decode(), separator)
     keep = np.ones(len(starts), bool)
@@ -148,38 +105,6 @@ def parse_text(raw: bytes, name: str, extension: str) -> Table:
             "quotation marks only round whole cells: remove those inside"
         )
     return _checked(Table(frame, lines, name, separator, tuple(notes)))
-
-
-def _as_utf8(raw: bytes, name: str) -> bytes:
-    for mark, code in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if raw.startswith(mark):
-            try:
-                raw = raw.decode(code).encode()
-            except UnicodeError as problem:
-                what = "UTF-8" if code == "utf-8-sig" else "UTF-16"
-                raise DataError(
-                    f"{name!r} begins as {what} text but is damaged ({problem}); expected whole text: save "
-                    "it again"
-                ) from problem
-            break
-    where = raw.find(b"\0")
-    if where >= 0:
-        wide = raw[1::2].count(0) > len(raw) // 4 or raw[::2].count(0) > len(raw) // 4
-        what = "UTF-16 or UTF-32 text without its mark" if wide else f"a binary file (byte {where} is zero)"
-        raise DataError(
-            f"{name!r} is {what}; expected UTF-8 text with separated columns (CSV) or Parquet: save it as "
-            "such"
-        )
-    try:
-        raw.decode()
-    except UnicodeDecodeError as problem:
-        line = raw.count(b"\n", 0, problem.start) + 1
-        raise DataError(
-            f"{name!r} is not UTF-8 text: byte {problem.start} in row {line} is 0x{raw[problem.start]:02x}; "
-            "expected UTF-8: save it as UTF-8, or convert it with 'iconv -f WINDOWS-1252 -t UTF-8 OLD > "
-            "NEW'"
-        ) from problem
-    return raw
 
 
 def _without_preface(raw: bytes) -> tuple[bytes, int]:

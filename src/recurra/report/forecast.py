@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
-from plotly.offline import get_plotlyjs
 
 from recurra.data.table import Panel
 from recurra.report import plots
+from recurra.report.page import assets, environment
 from recurra.report.plots import Row
-from recurra.report.style import PALETTE, Figure, amount, stamp_words
+from recurra.report.style import Figure, amount, stamp_words
 from recurra.tasks.results import Backtest, Forecast
 from recurra.tasks.scores import LEVEL, METRICS, by_series, counts, loses, winner
 
@@ -34,7 +30,6 @@ _LAGS = 24
 _FRAMES = 36_000  # steps of past forecasts on the whole page
 _FEWEST = 8  # residuals below which an autocorrelation says nothing
 _PERCENT = ("sMAPE", "MAPE", "coverage_50", "coverage_80", "coverage_95")
-_HERE = Path(__file__).parent
 
 
 def render(
@@ -68,49 +63,34 @@ def render(
         figures |= _tested(panel, tested, table, drawn)
     if fits:
         figures["training"] = plots.training(fits)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        environment()
+        .get_template("forecast.html.j2")
+        .render(
+            task="forecast",
+            title=title,
+            verdict=verdict.replace(" %", "\u00a0%"),
+            state=_state(table if tested else {}),
+            facts=_facts(panel, forecast),
+            cards=_cards(tested, table),
+            drawn=drawn,
+            left_out=len(forecast.series) - len(drawn),
+            horizon=forecast.values.shape[1],
+            thinned=_thinned(panel, len(drawn)),
+            alternative=_alternative(panel, forecast),
+            steps=_steps(panel, forecast) if len(forecast.series) == 1 else None,
+            backtest=_said(panel, tested, table, len(drawn)) if tested else None,
+            table=_table(tested, table) if tested else None,
+            worst=_worst(tested, table) if tested else None,
+            epochs=sum(len(rows) for rows in fits.values()),
+            fits=len(fits),
+            present=sorted(figures),
+            settings=settings,
+            notes=notes,
+            command=command,
+            **assets(figures),
+        )
     )
-    return environment.get_template("forecast.html.j2").render(
-        title=title,
-        verdict=verdict.replace(" %", "\u00a0%"),
-        state=_state(table if tested else {}),
-        facts=_facts(panel, forecast),
-        cards=_cards(tested, table),
-        drawn=drawn,
-        left_out=len(forecast.series) - len(drawn),
-        horizon=forecast.values.shape[1],
-        thinned=_thinned(panel, len(drawn)),
-        alternative=_alternative(panel, forecast),
-        steps=_steps(panel, forecast) if len(forecast.series) == 1 else None,
-        backtest=_said(panel, tested, table, len(drawn)) if tested else None,
-        table=_table(tested, table) if tested else None,
-        worst=_worst(tested, table) if tested else None,
-        epochs=sum(len(rows) for rows in fits.values()),
-        fits=len(fits),
-        present=sorted(figures),
-        settings=settings,
-        notes=notes,
-        command=command,
-        palette=PALETTE,
-        style=Markup((_HERE / "page.css").read_text("utf-8")),
-        script=Markup((_HERE / "page.js").read_text("utf-8")),
-        plotly=Markup(get_plotlyjs()),
-        payload=_payload(figures),
-    )
-
-
-def _payload(figures: Mapping[str, Any]) -> Markup:
-    """The figures as JSON that cannot end the script element it stands in."""
-    swaps = dict(PALETTE.values())
-    text = json.dumps({"dark": swaps, "figures": figures}, allow_nan=False, separators=(",", ":"))
-    for mark in "<>&":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)
 
 
 def _fans(panel: Panel, forecast: Forecast, count: int) -> list[Figure]:
