@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
+from recurra.nn import CRF, Allowed, bio_constraints, bioes_constraints
 from recurra.nn import crf as module
-from recurra.nn.crf import CRF, Allowed, bio_constraints, bioes_constraints
 
 N, T, K = 7, 4, 3
 LENGTHS = [3, 0, 4, 1, 4, 2, 2]  # in no order, with ties, one row of no steps

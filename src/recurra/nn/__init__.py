@@ -8,7 +8,8 @@ from __future__ import annotations
 from recurra.nn import init
 from recurra.nn.attention import AdditiveAttention, DotAttention, GeneralAttention, LocationAttention, Memory
 from recurra.nn.cells import GRUCell, LSTMCell, RNNCell
-from recurra.nn.crf import CRF, Allowed, bio_constraints, bioes_constraints
+from recurra.nn.constraints import Allowed, bio_constraints, bioes_constraints
+from recurra.nn.crf import CRF
 from recurra.nn.matrix_memory import MLSTM
 from recurra.nn.minimal import MinGRU, MinLSTM
 from recurra.nn.pooling import AttentionPooling, Pooling, pool_last, pool_max, pool_mean

@@ -22,80 +22,14 @@ Axes: N batch, T time, K tags.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from recurra.engine.scan import transformed
+from recurra.nn.constraints import Allowed
 from recurra.nn.inputs import Lengths, checked_lengths
-
-
-class Allowed(NamedTuple):
-    """Which paths a `CRF` may take: True is allowed. A row begins with one of start, ends with one of end."""
-
-    transitions: Tensor  # (K, K) bool, from the tag of the row to the tag of the column
-    start: Tensor  # (K,) bool
-    end: Tensor  # (K,) bool
-
-
-def bio_constraints(labels: Sequence[str]) -> Allowed:
-    """What the BIO scheme (IOB2) allows: I-X only after B-X or I-X, and everything else.
-
-    labels: K names, "O", "B-X" and "I-X" for any type X, or "B" and "I" where there is only one.
-    Source: Ramshaw and Marcus, "Text Chunking using Transformation-Based Learning", 1995; IOB2 in Tjong Kim
-    Sang and Veenstra, "Representing Text Chunks", 1999. Raises ValueError for any other label, for one that
-    is there twice, and for none.
-
-    For example::
-
-        crf = CRF(3, allowed=bio_constraints(["O", "B-PER", "I-PER"]))      # "O I-PER" is never decoded
-    """
-    return _scheme(labels, "BIO (IOB2)", "BI")
-
-
-def bioes_constraints(labels: Sequence[str]) -> Allowed:
-    """What the BIOES scheme allows: B-X, any number of I-X, E-X; or S-X alone; or O.
-
-    labels: K names, "O", "B-X", "I-X", "E-X" and "S-X" for any type X, or the letters alone where there is
-    only one. Source: Lample et al., 2016, there called IOBES. Raises ValueError as `bio_constraints` does.
-
-    For example::
-
-        crf = CRF(5, allowed=bioes_constraints(["O", "B-PER", "I-PER", "E-PER", "S-PER"]))
-    """
-    return _scheme(labels, "BIOES", "BIES")
-
-
-def _scheme(labels: Sequence[str], scheme: str, letters: str) -> Allowed:
-    """What a scheme allows whose labels begin with these letters, or are "O"."""
-    known = ", ".join(f"{letter}-…" for letter in letters)
-    if isinstance(labels, str) or len(labels) == 0:
-        raise ValueError(f"labels: expected a list of O, {known}, got {labels!r}; name each tag in order")
-    parts: list[tuple[str, str]] = []
-    for index, label in enumerate(labels):
-        letter, dash, kind = str(label).partition("-")
-        if letter not in (*letters, "O") or bool(dash) != bool(kind) or (letter == "O" and dash):
-            raise ValueError(
-                f"labels: expected O, {known} of the {scheme} scheme, got {label!r} at index {index}; "
-                "rename the label, or give CRF masks of your own as allowed"
-            )
-        if (letter, kind) in parts:
-            raise ValueError(f"labels: expected each once, got {label!r} again at index {index}; drop one")
-        parts.append((letter, kind))
-
-    begins, ends = "OBS", "OES" if "E" in letters else "OBI"
-
-    def follows(one: tuple[str, str], other: tuple[str, str]) -> bool:
-        goes_on = one[0] in "BI" and other[0] in "IE" and one[1] == other[1]
-        return goes_on or (one[0] in ends and other[0] in begins)
-
-    return Allowed(
-        transitions=torch.tensor([[follows(one, other) for other in parts] for one in parts]),
-        start=torch.tensor([letter in begins for letter, _ in parts]),
-        end=torch.tensor([letter in ends for letter, _ in parts]),
-    )
 
 
 class CRF(nn.Module):
@@ -189,8 +123,7 @@ class CRF(nn.Module):
         −inf. exp(score − log_partition) is the path's probability. Source: Rabiner, 1989, eqs. 32 to 35.
         Raises ValueError for arguments that do not fit.
         """
-        tags, totals = _viterbi(self._chain(emissions, lengths), 1)
-        return tags[:, 0], totals[:, 0]
+        return _best(self._chain(emissions, lengths))
 
     @torch.no_grad()
     def n_best(self, emissions: Tensor, n: int, lengths: Lengths | None = None) -> tuple[Tensor, Tensor]:
@@ -469,6 +402,28 @@ def _logsumexp(values: Tensor, axis: int) -> Tensor:
     return (total.masked_fill(none, 1).log() + top.squeeze(axis)).masked_fill(none, -torch.inf)
 
 
+def _best(chain: _Chain) -> tuple[Tensor, Tensor]:
+    """The best path (N, T) and its score (N,). The tag before is looked for again on the way back, along the
+    path alone: remembering it for all tags, as n paths must, takes several times as long.
+    """
+    scores, transitions, start, end, counts, inside = chain
+    rows, steps, _ = scores.shape
+    if not steps:  # the empty path is the only one
+        return torch.empty(rows, 0, dtype=torch.int64, device=scores.device), scores.new_zeros(rows)
+    best = [start + scores[:, 0]]  # (N, K)
+    for step in range(1, steps):
+        new = (best[-1][:, :, None] + transitions).amax(1) + scores[:, step]
+        best.append(torch.where(inside[:, step, None], new, best[-1]))
+    totals, place = (best[-1] + end).max(1)
+    path = [place]
+    for step in range(steps - 1, 0, -1):
+        earlier = (best[step - 1] + transitions.T[place]).argmax(1)
+        place = torch.where(inside[:, step], earlier, place)
+        path.append(place)
+    none = ~inside | (totals == -torch.inf)[:, None]
+    return torch.stack(path[::-1], 1).masked_fill(none, -1), totals.masked_fill(counts == 0, 0)
+
+
 def _viterbi(chain: _Chain, n: int) -> tuple[Tensor, Tensor]:
     """The n best paths (N, n, T) and their scores (N, n). A place is tag · n + rank among its tag's paths."""
     scores, transitions, start, end, counts, inside = chain
@@ -480,7 +435,7 @@ def _viterbi(chain: _Chain, n: int) -> tuple[Tensor, Tensor]:
     sources = []
     for step in range(1, steps):
         reached = (best[:, :, :, None] + transitions[:, None]).flatten(1, 2)  # (N, K · n, K)
-        top, source = reached.max(1, keepdim=True) if n == 1 else reached.topk(n, 1)
+        top, source = reached.topk(n, 1)
         new = top.transpose(1, 2) + scores[:, step, :, None]
         best = torch.where(inside[:, step, None, None], new, best)
         sources.append(source.transpose(1, 2).flatten(1))

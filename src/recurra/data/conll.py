@@ -1,0 +1,472 @@
+"""From a user's own file to words and their tags, and back to the same form with tags added.
+
+Read are columns (CoNLL 2000 to 2003 and their like), CoNLL-U, JSON lines, a folder with seq.in and seq.out,
+plain lines of words, and lists. Axes: N sentences, T words of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recurra.data.files import as_utf8, extension, read_bytes, refuse_foreign
+from recurra.data.words import counted, several, short
+from recurra.errors import DataError
+
+ENDINGS = (".conll", ".conllu", ".txt", ".tsv", ".bio", ".jsonl")
+CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+WORD_KEYS = ("tokens", "words", "form", "text")
+TAG_KEYS = ("tags", "ner_tags", "labels", "slots", "pos_tags", "upos", "pos")
+START = "-DOCSTART-"
+_EXPECTED = "UTF-8 text with a word and its tag in each line"
+_BLANKS = re.compile(r"[ \t]+")
+_NOTE = re.compile(r"#($|[ \t]*[\w.:-]+[ \t]*=|[ \t]*(newdoc|newpar|begin|end)\b)")
+
+Rows = tuple[tuple[str, ...], ...]
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file looked like, so that it can be written again with tags added.
+
+    kind: "columns", "conllu", "jsonl" or "lines". lines: of the whole file. between: of two columns.
+    column: of the tags in CoNLL-U, counted from 0. starts: the lines of -DOCSTART-, counted from 1.
+    """
+
+    kind: str
+    lines: tuple[str, ...] = ()
+    between: str = " "
+    column: int = 3
+    starts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """N sentences of words, and the tag of each word where they are known.
+
+    words, tags: (N,) tuples of T strings. lines: (N,) arrays (T,), the line of each word. documents: (N,)
+    which document a sentence is of, counted from 0. name: of the file, for messages. notes: what was done to
+    the data, a sentence each. form: None for lists.
+    """
+
+    words: Rows
+    tags: Rows | None
+    lines: tuple[Numbers, ...]
+    documents: Numbers
+    name: str = "the sentences"
+    notes: tuple[str, ...] = ()
+    form: Form | None = None
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def take(self, places: Numbers) -> Tagged:
+        """The sentences at these places."""
+        return replace(
+            self,
+            words=tuple(self.words[i] for i in places),
+            tags=None if self.tags is None else tuple(self.tags[i] for i in places),
+            lines=tuple(self.lines[i] for i in places),
+            documents=self.documents[places],
+            notes=(),
+            form=None,
+        )
+
+    def digest(self) -> str:
+        """A fingerprint of words and tags, to know the same data again."""
+        found = hashlib.blake2b(digest_size=16)
+        for words, tags in zip(self.words, self.tags or self.words, strict=True):
+            found.update(json.dumps([words, tags], ensure_ascii=True).encode())
+        found.update(self.documents.tobytes())
+        return found.hexdigest()
+
+
+def read_tagged(
+    source: Any,
+    tags: Iterable[Sequence[str]] | None = None,
+    *,
+    text: str | int | None = None,
+    label: str | int | None = None,
+    tagged: bool = True,
+) -> Tagged:
+    """Words and their tags from a path, the bytes of a file, lists, or a `Tagged`.
+
+    source: a file of columns separated by blanks or tabs, a blank line after each sentence; CoNLL-U;
+        JSON lines {"tokens": [...], "tags": [...]}; a folder with seq.in and seq.out, a sentence in each
+        line; seq.in alone; a list of (words, tags), or of lists of words. Files may be packed (.gz .bz2 .xz).
+    tags: for a list of lists of words, the tags of each.
+    text, label: the columns of words and tags, by number from 1 (from the end where negative), in CoNLL-U and
+        JSON lines by name too. By default the first and the last, in CoNLL-U form and upos.
+    tagged: whether there must be tags; where not, they are read if they are there.
+
+    Lines that begin with # and are no rows are comments; -DOCSTART- begins a document. Raises DataError, with
+    the line, for what cannot be read.
+
+    For example::
+
+        train = read_tagged("train.conll")
+        some = read_tagged([(["Ada", "wrote"], ["B-PER", "O"])])
+    """
+    if isinstance(source, Tagged):
+        found = source
+    elif isinstance(source, (str, Path)):
+        found = _from_path(Path(source).expanduser(), text, label, tagged)
+    elif isinstance(source, (bytes, bytearray)):
+        found = _from_bytes(bytes(source), "the data", "", text, label, tagged)
+    else:
+        found = _from_lists(source, tags)
+    if not len(found):
+        raise DataError(f"{found.name!r} has no sentences; expected at least one word: fill it")
+    if tagged and found.tags is None:
+        raise DataError(
+            f"{found.name!r} has words but no tags; expected a tag for each word: name their column with "
+            "label (--label on the command line)"
+        )
+    return found
+
+
+def with_tags(data: Tagged, tags: Sequence[Sequence[str]], outside: str = "O") -> str:
+    """The file that `data` was read from, with these tags added: one more column, or one more key.
+
+    In CoNLL-U, whose columns are fixed, they stand in the column that was learnt. Lists, and files of plain
+    lines, become columns and lines of tags. outside: what -DOCSTART- lines get.
+    """
+    form = data.form
+    if form is None:
+        rows = (
+            "\n".join(map("\t".join, zip(*pair, strict=True))) for pair in zip(data.words, tags, strict=True)
+        )
+        return "".join(f"{row}\n\n" if row else "\n" for row in rows)
+    if form.kind == "lines":
+        return "".join(" ".join(row) + "\n" for row in tags)
+    lines = list(form.lines)
+    if form.kind == "jsonl":
+        for numbers, row in zip(data.lines, tags, strict=True):
+            found = {**json.loads(lines[numbers[0] - 1]), "predicted": list(row)}
+            lines[numbers[0] - 1] = json.dumps(found, ensure_ascii=False)
+    for number in form.starts:
+        lines[number - 1] = _joined(lines[number - 1], form.between, outside)
+    for numbers, row in zip(data.lines, tags, strict=True):
+        for number, tag in zip(numbers.tolist(), row, strict=False):
+            if form.kind == "conllu":
+                cells = lines[number - 1].split("\t")
+                cells[form.column] = tag
+                lines[number - 1] = "\t".join(cells)
+            elif form.kind == "columns":
+                lines[number - 1] = _joined(lines[number - 1], form.between, tag)
+    return "\n".join(lines) + "\n"
+
+
+def _joined(line: str, between: str, cell: str) -> str:
+    return (line if between == "\t" else line.rstrip(" \t")) + between + cell
+
+
+def _from_path(path: Path, text: Any, label: Any, tagged: bool) -> Tagged:
+    if path.is_dir():
+        return _from_folder(path)
+    raw = read_bytes(path, ENDINGS)
+    return _from_bytes(raw, path.name, extension(path.name), text, label, tagged)
+
+
+def _decoded(raw: bytes, name: str) -> list[str]:
+    refuse_foreign(raw, name)
+    content = as_utf8(raw, name, _EXPECTED).decode().replace("\r\n", "\n").replace("\r", "\n")
+    return content.removesuffix("\n").split("\n")
+
+
+def _from_folder(path: Path) -> Tagged:
+    """A folder with seq.in and seq.out."""
+    found = []
+    for name in ("seq.in", "seq.out"):
+        files = sorted(path.glob(f"{name}*"))
+        if not files:
+            raise DataError(
+                f"{str(path)!r} is a folder without {name}; expected seq.in with the words of a sentence in "
+                "each line and seq.out with their tags, or one file: name that"
+            )
+        found.append(_decoded(read_bytes(files[0], ENDINGS), f"{path.name}/{files[0].name}"))
+    if len(found[0]) != len(found[1]):
+        raise DataError(
+            f"seq.in of {str(path)!r} has {len(found[0])} lines and seq.out {len(found[1])}; expected as "
+            "many: write both again"
+        )
+    words, tags = (tuple(tuple(line.split()) for line in lines) for lines in found)
+    for number, (some, theirs) in enumerate(zip(words, tags, strict=True), 1):
+        if len(some) != len(theirs):
+            raise DataError(
+                f"line {number} of {str(path)!r} has {counted(len(some), 'word')} in seq.in and "
+                f"{counted(len(theirs), 'tag')} in seq.out; expected a tag for each word: correct the line"
+            )
+    return _of_lines(words, tags, path.name)
+
+
+def _of_lines(words: Rows, tags: Rows | None, name: str) -> Tagged:
+    """Sentences that stand in a line each."""
+    lines = tuple(np.full(len(row), number, np.int64) for number, row in enumerate(words, 1))
+    return Tagged(words, tags, lines, np.arange(len(words)), name, form=Form("lines"))
+
+
+def _from_bytes(raw: bytes, name: str, ending: str, text: Any, label: Any, tagged: bool) -> Tagged:
+    lines = _decoded(raw, name)
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{name!r} is empty; expected a word and its tag in each line: fill it")
+    first = next(line for line in lines if line.strip())
+    if ending in ("jsonl", "ndjson", "json") or first.lstrip().startswith("{"):
+        return _from_objects(lines, name, text, label)
+    if ending == "in":
+        return _of_lines(tuple(tuple(line.split()) for line in lines), None, name)
+    return _from_columns(lines, name, ending, text, label, tagged)
+
+
+def _from_columns(lines: list[str], name: str, ending: str, text: Any, label: Any, tagged: bool) -> Tagged:
+    rows = [number for number, line in enumerate(lines) if line.strip(" \t")]
+    solid = [lines[number] for number in rows if not lines[number].startswith("#")]
+    tabs = ending in ("conllu", "tsv") or all("\t" in line for line in solid)
+    split = _by_tabs if tabs else _by_blanks
+    cells = split(solid[0]) if solid else []
+    universal = len(cells) == 10 and (
+        ending == "conllu" or re.fullmatch(r"\d+([-.]\d+)?", cells[0]) is not None
+    )
+    if not cells:
+        raise DataError(f"{name!r} holds comments only; expected a word and its tag in each line: fill it")
+    names = CONLLU if universal else ()
+    at = _column(text, 1 if universal else 0, len(cells), names, "text", name)
+    by = _tag_column(label, 3 if universal else len(cells) - 1, len(cells), names, tagged, name)
+    if at == by:
+        if label is not None or text is not None or tagged:
+            raise DataError(
+                f"{name!r} has {counted(len(cells), 'column')}, and words and tags are the same one; "
+                "expected a column of each: name two with text and label (--text and --label on the command "
+                "line)"
+            )
+        by = None
+    form = Form(
+        "conllu" if universal else "columns",
+        tuple(lines),
+        "\t" if tabs else " ",
+        3 if by is None else by,
+    )
+    return _sentences(lines, split, len(cells), at, by, form, name)
+
+
+def _by_tabs(line: str) -> list[str]:
+    return [cell.strip(" ") or cell for cell in line.split("\t")]
+
+
+def _by_blanks(line: str) -> list[str]:
+    return _BLANKS.split(line.strip(" \t"))
+
+
+def _column(given: Any, usual: int, count: int, names: Sequence[str], what: str, name: str) -> int:
+    """The place of a column, from 0. Raises DataError where there is none of this number or name."""
+    if given is None:
+        return usual
+    if str(given).lower() in names:
+        return names.index(str(given).lower())
+    if re.fullmatch(r"-?\d+", str(given)):
+        number = int(given)
+        place = number - 1 if number > 0 else count + number
+        if number and 0 <= place < count:
+            return place
+    listed = f"; or one of {several(names)}" if names else ""
+    raise DataError(
+        f"{name!r} has no column {short(given)} for {what}; expected a number from 1 to {count}{listed}: "
+        f"give one of these (--{what} on the command line)"
+    )
+
+
+def _tag_column(
+    given: Any, usual: int, count: int, names: Sequence[str], tagged: bool, name: str
+) -> int | None:
+    """The place of the tags; None where there need be none, and there is no such column."""
+    try:
+        return _column(given, usual, count, names, "label", name)
+    except DataError:
+        if tagged:
+            raise
+        return None
+
+
+def _sentences(
+    lines: Sequence[str], split: Any, count: int, at: int, by: int | None, form: Form, name: str
+) -> Tagged:
+    """The sentences of a file of columns, line by line."""
+    words: list[tuple[str, ...]] = []
+    tags: list[tuple[str, ...]] = []
+    places: list[Numbers] = []
+    documents: list[int] = []
+    starts: list[int] = []
+    document, since = 0, False
+    block: list[tuple[str, str, int]] = []
+
+    def close() -> None:
+        if block:
+            some, theirs, numbers = zip(*block, strict=True)
+            words.append(some)
+            tags.append(theirs)
+            places.append(np.array(numbers, np.int64))
+            documents.append(document)
+            block.clear()
+
+    for number, line in enumerate(lines, 1):
+        if not line.strip(" \t"):
+            close()
+            continue
+        if line.startswith("#") and (form.kind == "conllu" or _is_note(line, split, count, bool(block))):
+            since = since or "newdoc" in line[:9]
+            continue
+        cells = split(line)
+        if cells[0] == START:
+            close()
+            since = True
+            starts.append(number)
+            continue
+        if len(cells) != count:
+            raise DataError(
+                f"line {number} of {name!r} has {counted(len(cells), 'column')} and the first line {count}: "
+                f"{short(line)}; expected the same number in every line: correct it, or separate sentences "
+                "by a blank line"
+            )
+        if form.kind == "conllu" and not cells[0].isdigit():
+            continue  # a range of words, or an empty node
+        if not cells[at] or (by is not None and not cells[by].strip()):
+            raise DataError(
+                f"line {number} of {name!r} has an empty {'tag' if cells[at] else 'word'}: {short(line)}; "
+                "expected both: fill it in, or remove the line"
+            )
+        if since:
+            document += bool(words) or bool(block)
+            since = False
+        block.append((cells[at], "" if by is None else cells[by].strip(), number))
+    close()
+    unknown = by is None or (form.kind == "conllu" and all(tag == "_" for row in tags for tag in row))
+    known = np.array(documents, np.int64) if document else np.arange(len(words))
+    return Tagged(
+        tuple(words), None if unknown else tuple(tags), tuple(places), known, name,
+        form=replace(form, starts=tuple(starts)),
+    )  # fmt: skip
+
+
+def _is_note(line: str, split: Any, count: int, inside: bool) -> bool:
+    """Whether a line that begins with # is a comment, and not the word #."""
+    return len(split(line)) != count or (not inside and _NOTE.match(line) is not None)
+
+
+def _from_objects(lines: Sequence[str], name: str, text: Any, label: Any) -> Tagged:
+    words, tags, numbers = [], [], []
+    keys: tuple[str, str | None] | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            raise DataError(
+                f"line {number} of {name!r} is no JSON object ({problem}); expected "
+                '{"tokens": [...], "tags": [...]}: correct the line'
+            ) from problem
+        if not isinstance(found, dict):
+            raise DataError(
+                f"line {number} of {name!r} is no JSON object: {short(line)}; expected "
+                '{"tokens": [...], "tags": [...]}: correct the line'
+            )
+        if keys is None:
+            keys = (
+                _key(found, text, WORD_KEYS, "text", name) or "",
+                _key(found, label, TAG_KEYS, "label", name),
+            )
+        some, theirs = (found.get(key) if key else None for key in keys)
+        words.append(_strings(some, keys[0], number, name))
+        if keys[1] is not None:
+            tags.append(_strings(theirs, keys[1], number, name))
+            if len(tags[-1]) != len(words[-1]):
+                raise DataError(
+                    f"line {number} of {name!r} has {counted(len(words[-1]), 'word')} and "
+                    f"{counted(len(tags[-1]), 'tag')}; expected a tag for each word: correct the line"
+                )
+        numbers.append(np.full(max(1, len(words[-1])), number, np.int64))
+    tagged = keys is not None and keys[1] is not None
+    form = Form("jsonl", tuple(lines))
+    return Tagged(
+        tuple(words), tuple(tags) if tagged else None, tuple(numbers), np.arange(len(words)), name, form=form
+    )
+
+
+def _key(found: dict[str, Any], given: Any, usual: Sequence[str], what: str, name: str) -> str | None:
+    if given is not None and str(given) not in found:
+        raise DataError(
+            f"{name!r} has no {short(given)} for {what}; its objects have {several(list(found))}: give one "
+            f"of these (--{what} on the command line)"
+        )
+    key = given if given is not None else next((key for key in usual if key in found), None)
+    if key is None and what == "text":
+        raise DataError(
+            f"{name!r} has objects of {several(list(found))}; expected the words of a sentence as "
+            f"{' or '.join(usual[:2])}: name theirs with text (--text on the command line)"
+        )
+    return None if key is None else str(key)
+
+
+def _strings(value: Any, key: str, number: int, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise DataError(
+            f"line {number} of {name!r}: expected {key} as a list of strings, got {short(value)}: correct "
+            "the line"
+        )
+    return tuple(value)
+
+
+def _from_lists(source: Any, tags: Iterable[Sequence[str]] | None) -> Tagged:
+    try:
+        given = list(source)
+    except TypeError:
+        raise DataError(
+            f"expected a path, (words, tags) of each sentence, or lists of words, got "
+            f"{type(source).__name__}: give one of these"
+        ) from None
+    if tags is not None:
+        theirs = list(tags)
+        if len(theirs) != len(given):
+            raise DataError(
+                f"there are {len(given)} sentences and tags for {len(theirs)}; expected as many: give both"
+            )
+        given = list(zip(given, theirs, strict=True))
+    pairs = [_is_pair(one) for one in given]
+    both = bool(pairs) and all(pairs)
+    words = tuple(_checked(one[0] if both else one, "words", n) for n, one in enumerate(given, 1))
+    found = tuple(_checked(one[1], "tags", n) for n, one in enumerate(given, 1)) if both else None
+    for n, (some, its) in enumerate(zip(words, found or words, strict=True), 1):
+        if len(some) != len(its):
+            raise DataError(
+                f"sentence {n} has {counted(len(some), 'word')} and {counted(len(its), 'tag')}; expected a "
+                "tag for each word: correct it"
+            )
+    lines = tuple(np.full(len(row), n, np.int64) for n, row in enumerate(words, 1))
+    return Tagged(words, found, lines, np.arange(len(words)))
+
+
+def _is_pair(one: Any) -> bool:
+    """Whether this is (words, tags), and not a list of two words."""
+    return isinstance(one, (tuple, list)) and len(one) == 2 and not any(isinstance(part, str) for part in one)
+
+
+def _checked(row: Any, what: str, number: int) -> tuple[str, ...]:
+    if (
+        isinstance(row, str)
+        or not isinstance(row, Sequence)
+        or not all(isinstance(w, str) and w for w in row)
+    ):
+        raise DataError(
+            f"sentence {number}: expected its {what} as a list of strings that are not empty, got "
+            f"{short(row)}: split it into words"
+        )
+    return tuple(row)
