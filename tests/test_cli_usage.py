@@ -47,13 +47,16 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("forcast a.csv --horizon 3", "there is no verb 'forcast': choose forecast; recurra --help explains"),
         (
             "xyzzy",
-            "there is no verb 'xyzzy': choose bench or evaluate or forecast or info or inspect or predict "
-            "or train",
+            "there is no verb 'xyzzy': choose bench or evaluate or forecast or generate or info or inspect "
+            "or predict or train",
         ),
-        ("train", "recurra train needs a task: choose forecast; recurra train --help explains"),
         (
-            "train classify a.csv",
-            "there is no task 'classify': choose forecast; recurra train --help explains",
+            "train",
+            "recurra train needs a task: choose classify or forecast or generate or tag; recurra train",
+        ),
+        (
+            "train translate a.csv",
+            "there is no task 'translate': choose classify or forecast or generate or tag; recurra train",
         ),
     ],
 )

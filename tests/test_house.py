@@ -151,12 +151,16 @@ def test_constraints_pin_each_requirement_and_nothing_but_versions() -> None:
 
 def test_the_public_list_is_as_written_here() -> None:
     assert recurra.__all__ == [
+        "Classifier",
         "Forecaster",
+        "LanguageModel",
+        "Tagger",
         "__version__",
         "accelerate",
         "load",
         "nn",
         "read_table",
+        "read_texts",
         "restore",
     ]
     assert importlib.metadata.version("recurra") == recurra.__version__

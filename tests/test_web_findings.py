@@ -252,7 +252,7 @@ def test_another_model_is_held_beside_it() -> None:
 @pytest.mark.parametrize(
     ("before", "expected"),
     [
-        (7, "expected a torch.nn.Module or a fitted Forecaster, got int"),
+        (7, "expected a torch.nn.Module or a fitted estimator, got int"),
         (torch.nn.Linear(2, 2), "recurrent layer"),
         (Counter(features=3), "reads the same inputs"),
         (torch.nn.Sequential(torch.nn.LSTM(2, 3), torch.nn.LSTM(3, 3)), "at one of 'rnn', got '0', '1'"),

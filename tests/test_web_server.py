@@ -216,21 +216,21 @@ def test_each_finding_is_there_for_each_kind_of_input() -> None:
         assert len(lines[0]["hidden"]) == steps
         assert len(findings.compared(record(model, sample.inputs, path))["RNN"]) == steps
         for method in ("gradients", "occlusion"):
-            assert len(findings.mattered(subject, sample.inputs, 0, method)["values"]) == steps
+            assert len(findings.mattered(subject, sample, 0, method)["values"]) == steps
         assert findings.drawn(subject, sample.inputs, "dark").startswith("<svg")
 
 
 def test_an_edit_changes_the_answer_and_units_are_ranked() -> None:
     model = Counter()
     subject = open_subject(model, torch.randn(3, 9, 2))
-    inputs = subject.sample(0).inputs
-    moved = findings.ablated(subject, inputs, "rnn", 0, 0)["moved"]
+    sample = subject.sample(0)
+    moved = findings.ablated(subject, sample.inputs, "rnn", 0, 0)["moved"]
     assert len(moved) == 7
     header, arrays = unpacked(
-        findings.edited(subject, inputs, "rnn", {"name": "cell", "to": 0, "units": [4]})
+        findings.edited(subject, sample, "rnn", {"name": "cell", "to": 0, "units": [4]})
     )
     assert abs(header["after"][0] - header["before"][0]) == pytest.approx(moved[4], abs=1e-6)
-    assert header["before"] == pytest.approx(model(inputs[0])[0].tolist(), abs=1e-6)
+    assert header["before"] == pytest.approx(model(sample.inputs[0])[0].tolist(), abs=1e-6)
     assert (arrays["cell"][:, 4] == 0).all()
 
 

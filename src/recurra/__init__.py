@@ -20,24 +20,49 @@ if TYPE_CHECKING:
 
     from recurra import nn
     from recurra.data.table import read_table
+    from recurra.data.texts import read_texts
     from recurra.nn.accelerate import accelerate, restore
+    from recurra.tasks.classify import Classifier
     from recurra.tasks.forecast import Forecaster
+    from recurra.tasks.generate import LanguageModel
+    from recurra.tasks.tag import Tagger
 
 __version__ = "0.1.0"
 
-__all__ = ["Forecaster", "__version__", "accelerate", "load", "nn", "read_table", "restore"]
+__all__ = [
+    "Classifier",
+    "Forecaster",
+    "LanguageModel",
+    "Tagger",
+    "__version__",
+    "accelerate",
+    "load",
+    "nn",
+    "read_table",
+    "read_texts",
+    "restore",
+]
 
 # name → the module that has it, and its name there; None for the module itself
 _HOME = {
+    "Classifier": ("recurra.tasks.classify", "Classifier"),
     "Forecaster": ("recurra.tasks.forecast", "Forecaster"),
+    "LanguageModel": ("recurra.tasks.generate", "LanguageModel"),
+    "Tagger": ("recurra.tasks.tag", "Tagger"),
     "accelerate": ("recurra.nn.accelerate", "accelerate"),
     "nn": ("recurra.nn", None),
     "read_table": ("recurra.data.table", "read_table"),
+    "read_texts": ("recurra.data.texts", "read_texts"),
     "restore": ("recurra.nn.accelerate", "restore"),
 }
 
 # a model file's task → its estimator
-_ESTIMATORS = {"forecast": ("recurra.tasks.forecast", "Forecaster")}
+_ESTIMATORS = {
+    "forecast": ("recurra.tasks.forecast", "Forecaster"),
+    "classify": ("recurra.tasks.classify", "Classifier"),
+    "tag": ("recurra.tasks.tag", "Tagger"),
+    "generate": ("recurra.tasks.generate", "LanguageModel"),
+}
 
 # the layers that draw themselves in a notebook, by the names that IPython knows types by while not yet loaded
 DRAWN = (
@@ -59,8 +84,8 @@ DRAWN = (
 )
 
 
-def load(path: str | PathLike[str]) -> Forecaster:
-    """The fitted estimator in a model file, of whichever task the file names.
+def load(path: str | PathLike[str]) -> Any:
+    """The fitted estimator in a model file, of whichever task the file names: a Forecaster, Classifier, ….
 
     Raises ModelFileError when it is no model file, is damaged, comes from a newer version, or names a task
     that this version does not know.
@@ -72,8 +97,7 @@ def load(path: str | PathLike[str]) -> Forecaster:
         known = ", ".join(_ESTIMATORS)
         raise error(f"{path}: expected a model of one of the tasks {known}, got task {task!r}")
     module, name = _ESTIMATORS[task]
-    model: Forecaster = getattr(importlib.import_module(module), name).load(path)
-    return model
+    return getattr(importlib.import_module(module), name).load(path)
 
 
 def __getattr__(name: str) -> Any:

@@ -235,7 +235,8 @@ def inspect(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="The model's table; for a network .npy, .csv, .txt or module:object.", show_default=False
+            help="What the model's predict takes; for a network .npy, .csv, .txt or module:object.",
+            show_default=False,
         ),
     ] = None,
     before: Annotated[

@@ -41,7 +41,10 @@ def run(
     from recurra.lens.diagrams import diagram as drawn
 
     if read is None:
-        svg = drawn(getattr(found, "network", found))
+        from recurra.lens.estimators import view_of
+
+        view = view_of(found)
+        svg = drawn(getattr(found, "network", found) if view is None else view.network)
     else:
         from recurra.web.subject import open_subject
 
@@ -84,10 +87,10 @@ def _made(text: str, name: str) -> Any:
 
 
 def _data(model: Any, text: str) -> Any:
-    """DATA: for a Forecaster a table, for a network numbers, sentences or module:object."""
+    """DATA: for an estimator what its `predict` takes, for a network numbers, sentences or module:object."""
     if not Path(text).exists() and _OBJECT.fullmatch(text):
         return _made(text, "DATA")
-    if hasattr(model, "quantiles_at"):
+    if hasattr(model, "quantiles_at") or hasattr(model, "evaluate"):
         return sys.stdin.buffer.read() if text == "-" else text
     path = Path(text)
     if not path.is_file():

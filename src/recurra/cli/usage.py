@@ -17,6 +17,7 @@ def run(words: Sequence[str]) -> None:
     Raises ArgumentError for words that make no command, and whatever the verb raises. Typer's own entry point
     is not used: it turns Ctrl-C and a broken pipe into exit codes, and explains errors in several lines.
     """
+    from recurra.cli import classify_app, generate_app, tag_app  # noqa: F401 - they add their verbs
     from recurra.cli.app import app
 
     command = typer.main.get_command(app)

@@ -216,7 +216,7 @@ def _prepare(
     _check_numbers(numbers)
     if test:
         _check_span(span, stride, horizon)
-    _check_device(numbers["device"])
+    check_device(numbers["device"])
     from recurra.data.table import read_table
 
     panel = read_table(_source(data), **columns)
@@ -260,7 +260,7 @@ def _check_span(span: int | None, stride: int | None, horizon: int) -> None:
         )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     if device not in ("cpu", "cuda", "auto"):
         raise ArgumentError(
             f"--device must be cpu, cuda or auto, but {device!r} was given: choose one of them"

@@ -31,7 +31,7 @@ from recurra.lens.stepping import undisturbed
 if TYPE_CHECKING:
     from xarray import Dataset
 
-Target = Callable[[Any], Tensor] | int | tuple[int, ...] | Tensor | None
+Target = Callable[[Any], Tensor] | int | str | tuple[Any, ...] | list[Any] | Tensor | None
 
 DIMS = ("sample", "time", "feature")
 ROWS = 1024  # rows that are computed at once: more take memory, fewer time
@@ -56,11 +56,15 @@ def integrated_gradients(
     `batch_first` is False. Of a Forecaster as in `recurra.lens.trace`.
     target: the answer, one number for each row: a function from what the model returns to (N,); or of the
     first tensor that it returns, (N, ...), an index, a tuple of them, or a tensor (N,) of classes, one for
-    each row; None: that tensor itself, where it is (N,) or (N, 1). Of a Forecaster's median q steps ahead,
-    in the units of its network: q, counted from 0; None: the sum over the horizon. argument: which input it
-    is about, (N, T, F) or (N, T). baseline: what stands for nothing, a number or a tensor that spreads over
-    that input. embedding: for tokens (N, T), the module whose first call turns them into vectors: the
-    vectors are what is varied, the baseline a vector or number, and a token's share the sum over its vector.
+    each row; None: that tensor itself, where it is (N,) or (N, 1). Of a Forecaster's median q steps ahead, in
+    the units of its network: q, counted from 0; None: the sum over the horizon. Of the logit of a
+    Classifier's class, or the log-probability of a LanguageModel's next token or a Tagger's tag: a class or
+    token by name or number, None for each row's likeliest; a word by its number from 0, for its likeliest
+    tag, or (word, tag). Of a Classifier's parts the readers are asked, its n-grams stay as they are; under
+    `occlusion` they lose the words too. argument: which input it is about, (N, T, F) or (N, T). baseline:
+    what stands for nothing, a number or a tensor that spreads over that input. embedding: for tokens (N, T),
+    the module whose first call turns them into vectors: the vectors are what is varied, the baseline a vector
+    or number, and a token's share the sum over its vector; a Classifier, Tagger or LanguageModel has its own.
     steps: of the sum that stands for the integral. time, features, samples: labels; where none are given,
     numbers.
 
@@ -82,6 +86,7 @@ def integrated_gradients(
     """
     captum = captum_attr()
     question = _asked(model, inputs, options, argument, target)
+    embedding = question.embedding if embedding is None else embedding
     _check_integral(steps, embedding, question.x)
     x, index = question.x, torch.arange(question.rows, device=question.x.device)
     with undisturbed(question.model), torch.backends.cudnn.flags(enabled=False):
@@ -107,9 +112,8 @@ def integrated_gradients(
     if embedding is not None:
         values = values.sum(-1)
     values = values.detach()
-    found = _labelled(
-        values, {"output": output, "baseline_output": nothing}, time, features, samples or question.samples
-    )
+    by_sample = {"output": output, "baseline_output": nothing}
+    found = question.labelled(values, by_sample, time, features, samples)
     gap = values.double().flatten(1).sum(1) - (output.double() - nothing.double())
     found["gap"] = ("sample", gap.cpu().numpy())
     return found.assign_attrs(method="integrated gradients", steps=steps)
@@ -161,7 +165,7 @@ def occlusion(
             additional_forward_args=(index,),
             perturbations_per_eval=max(1, ROWS // question.rows),
         )
-    found = _labelled(values, {"output": output}, time, features, samples or question.samples)
+    found = question.labelled(values, {"output": output}, time, features, samples)
     return found.assign_attrs(method="occlusion", window=list(shape))
 
 
@@ -170,7 +174,8 @@ class Question:
     """What is asked of which model.
 
     x: the input that is varied, its rows first. inputs: all of them, x as it was given, in the place
-    `argument`. axis: that of rows in inputs. samples: what the model itself calls them.
+    `argument`. axis: that of rows in inputs. samples, words: what the model itself calls them and their
+    steps. embedding: what makes vectors of its tokens.
     """
 
     model: torch.nn.Module
@@ -181,11 +186,21 @@ class Question:
     axis: int
     samples: Sequence[Any] | None
     target: Callable[[Any, Tensor], Tensor]
+    words: list[list[str]] | None = None
+    embedding: torch.nn.Module | None = None
 
     @property
     def rows(self) -> int:
         """N."""
         return self.x.shape[0]
+
+    def labelled(
+        self, values: Tensor, by_sample: dict[str, Tensor], time: Any, features: Any, samples: Any
+    ) -> Dataset:
+        """The values with these labels, and the model's own where none are given."""
+        time = self.words if time is None else time
+        samples = self.samples if samples is None else samples
+        return _labelled(values, by_sample, time, features, samples)
 
     def answer(self, varied: Tensor, rows: Tensor) -> Tensor:
         """(M,) for other values (M, ...) of x, in the rows (M,) of the batch."""
@@ -225,6 +240,8 @@ def _asked(
         )
     axis = 0 if getattr(asked.model, "batch_first", True) else 1
     forecast = None if isinstance(model, torch.nn.Module) else asked.model
+    own = callable(target) and not isinstance(target, Tensor)
+    picked = asked.picked(target) if asked.picked is not None and not own else None
     return Question(
         model=asked.model,
         x=x.detach().transpose(0, axis),
@@ -233,7 +250,9 @@ def _asked(
         argument=argument,
         axis=axis,
         samples=asked.samples,
-        target=_target(target, x.shape[axis], forecast),
+        target=picked or _target(target, x.shape[axis], forecast),
+        words=asked.words,
+        embedding=asked.embedding,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import Module
 
 from recurra.errors import ArgumentError
@@ -28,8 +29,9 @@ def recurrent_modules(model: Any) -> dict[str, Module]:
     """The recurrent layers of a model by their path, as in `named_modules()`; "" for the model itself.
 
     torch's LSTM, GRU and RNN, and those layers of `recurra.nn` that have `trace`. Of a `recurra.nn.Stacked`
-    the whole, not its layers. A layer that stands in several places has the first one's path. A Forecaster's
-    are those of its network. Raises ArgumentError for what is no module or has no such layer.
+    the whole, not its layers. A layer that stands in several places has the first one's path. Those of a
+    fitted Forecaster, Classifier, Tagger or LanguageModel are its network's. Raises ArgumentError for what is
+    no module or has no such layer.
 
     For example::
 
@@ -80,7 +82,10 @@ class Asked:
     """A model and its inputs as torch has them, and what is known of their labels.
 
     path: the module to trace where none is named. stamps: from the number of steps to a label of each, for
-    each sample.
+    each sample. Of a Classifier, Tagger or LanguageModel also words: the names of each sample's steps, where
+    they are tokens; embedding: what makes vectors of these; read: from the output to the answer (N, ...) at
+    each row's end; picked: from a target as the user names it to a function from an output, and the rows (M,)
+    that it is about, to (M,).
     """
 
     model: Module
@@ -89,16 +94,26 @@ class Asked:
     path: str | None = None
     samples: Sequence[Any] | None = None
     stamps: Callable[[int], list[Any]] | None = None
+    words: list[list[str]] | None = None
+    embedding: Module | None = None
+    read: Callable[[Any], Tensor] | None = None
+    picked: Callable[[Any], Callable[[Any, Tensor], Tensor]] | None = None
 
 
 def as_module(model: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> Asked:
     """The module to call and what with: a model as it is, a Forecaster's network on the forecast of a table.
 
-    Raises ArgumentError for what is neither.
+    Of a Classifier, Tagger or LanguageModel see `recurra.lens.estimators`. Raises ArgumentError for any
+    other.
     """
-    network = _network(model)
     if isinstance(model, Module):
-        return Asked(network, inputs, options)
+        return Asked(_network(model), inputs, options)
+    from recurra.lens.estimators import as_asked, view_of
+
+    view = view_of(model)
+    if view is not None:
+        return as_asked(view, inputs, options)
+    network = _network(model)
     from recurra.tasks.preparation import Prepared
 
     panel = model.panel(*inputs, **options)
@@ -163,16 +178,20 @@ def catch(
 
 
 def _network(model: Any) -> Module:
-    """The module of a model or a fitted Forecaster. Raises ArgumentError."""
+    """The module of a model or a fitted estimator. Raises ArgumentError."""
     if isinstance(model, Module):
         network = getattr(model, "_orig_mod", model)  # torch.compile's wrapper has the model so
         return network if isinstance(network, Module) else model
+    from recurra.lens.estimators import view_of
     from recurra.tasks.forecast import Forecaster
 
+    view = view_of(model)
+    if view is not None:
+        return view.network
     if not isinstance(model, Forecaster):
         raise ArgumentError(
-            f"model: expected a torch.nn.Module or a fitted recurra.Forecaster, got {type(model).__name__}; "
-            "give the network itself"
+            "model: expected a torch.nn.Module or a fitted recurra.Forecaster, Classifier, Tagger or "
+            f"LanguageModel, got {type(model).__name__}; give the network itself"
         )
     if model.network is None:
         raise ArgumentError(

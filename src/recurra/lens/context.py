@@ -50,15 +50,15 @@ def effective_context(
     compared with that of the unchanged input. A network that reads both ways is seen from the end as well.
 
     model: any module or function; or a fitted `recurra.Forecaster`, with what `recurra.lens.trace` takes: its
-        lookback is changed, and the output is what its members add to the smoothing.
+        lookback is changed, and the output is what its members add to the smoothing. The output of other
+        estimators: logits, the next token's log-probabilities, or a Tagger's scores of the last word.
     inputs, options: what it is called with. lengths=, where given, also says where each row ends.
     share: the context ends where a change moves the output by no more than this share of lag 0's.
     lags: which to measure; default all of them, or 64 from 0 to T - 1 in growing steps where there are more.
     argument: which of the inputs is changed: numbers by a random direction, whole numbers (words) for others
         of those in the input.
     time_axis: 0 for an input (T, N, ...), 1 for (N, T, ...); default what the first recurrent layer says.
-    read: the part of the output to look at, (N, ...); default its first tensor, at each row's last step where
-        it has axes N and T.
+    read: the part of the output to look at, (N, ...); default its first tensor, at each row's last step.
     size: of the change, relative to the root mean square of the inputs' norms. draws: how often it is drawn.
 
     Returns `influence` (lag), the mean norm of the output's change; `relative` (lag), the same as a share of
@@ -82,7 +82,7 @@ def effective_context(
     rows = x if axis == 1 else x.transpose(0, 1)
     ends = _ends(rows, asked.options.get("lengths"))
     chosen = _chosen_lags(lags, int(ends.max()))
-    look = read or (lambda output: _at_the_end(output, rows.shape[:2], ends, axis))
+    look = read or asked.read or (lambda output: _at_the_end(output, rows.shape[:2], ends, axis))
 
     def output(by_row: Tensor) -> Tensor:  # (N, everything) for an input (N, T, ...)
         turned = by_row if axis == 1 else by_row.transpose(0, 1)
@@ -122,6 +122,8 @@ def _callable(
     asked = as_module(model, inputs, options)
     if isinstance(model, Module):
         return asked, model
+    if asked.read is not None:
+        return asked, asked.model
     return asked, lambda *given: asked.model(*given).movedim(0, 1)  # (N, members, Q, K)
 
 

@@ -38,8 +38,11 @@ if TYPE_CHECKING:
 
 Schedule = Literal["hold", "constant", "cosine", "onecycle"]
 SCHEDULES: tuple[Schedule, ...] = ("hold", "constant", "cosine", "onecycle")
+Optimizer = Literal["adam", "sgd", "ntasgd"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "sgd", "ntasgd")
 
 _MOST_SKIPPED = 5  # steps in a row whose loss or gradient is not finite
+_MONOTONE = 5  # epochs; the trigger of "ntasgd" compares with the best of those before them
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ def fit(
     validate: Callable[[], float] | None = None,
     patience: int | None = None,
     average_last: int = 0,
+    optimizer: Optimizer = "adam",
+    seconds: float | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     save_every: float = 30.0,
@@ -79,13 +84,14 @@ def fit(
     about: str = "",
     log: Callable[[Row], None] | None = None,
 ) -> History:
-    """Train `network` in place with Adam, or AdamW where `weight_decay` > 0, and leave it in eval mode.
+    """Train `network` in place and leave it in eval mode.
 
     fabric: launched; one device, or several with DDP.
     network: has `loss(batch) -> scalar`, and was not set up with Fabric.
     batches: yields one epoch; a pure function of the generator's state. Where it also has a length, "cosine"
         and "onecycle" move at every step, otherwise once an epoch. With several processes each takes its
-        share. A batch is a tensor, or a tuple, list, dict or dataclass of them.
+        share. A batch is a tensor, or a tuple, list, dict or dataclass of them; its attribute `rate`, where
+        it has one, multiplies the learning rate of its step.
     clip: the gradient's largest norm; None leaves it as it is.
     schedule: "hold": constant for three epochs, then × 0.8 at each (SegRNN, Lin et al. 2023); "constant";
         "cosine": linear warm-up over a twentieth of the run, along half a cosine to zero (Loshchilov and
@@ -94,6 +100,11 @@ def fit(
         weights end up in the network; `patience` epochs in a row without a better one end the training.
     average_last: the mean of the weights after the last this many epochs is what is validated, kept and left
         in the network; training itself goes on from the weights, not from their mean.
+    optimizer: "adam", which is AdamW where `weight_decay` > 0; "sgd"; or "ntasgd", SGD until an epoch is
+        worse than the best of those more than five before it, from then on the mean of the weights after
+        every step is what is validated and kept (Merity, Keskar and Socher 2018, algorithm 1).
+    seconds: at most this long, earlier starts and validation included; schedules that move at every step
+        then reach their end with the time. How far that comes, and so the weights, depends on the machine.
     seed: of `batches`, and of the global generators (torch, numpy, random), which get their states back.
     checkpoint: a file written every `save_every` seconds (and every `save_every_steps` steps), on Ctrl-C and
         at the end. Where it exists the run goes on from it, or returns at once where that one had finished.
@@ -106,7 +117,8 @@ def fit(
     """
     settings = Settings(
         epochs=epochs, learning_rate=learning_rate, weight_decay=weight_decay, clip=clip, schedule=schedule,
-        patience=patience, average_last=average_last, seed=seed, about=about,
+        patience=patience, average_last=average_last, optimizer=optimizer, seconds=seconds, seed=seed,
+        about=about,
     )  # fmt: skip
     _check(network, settings, validate, save_every, save_every_steps)
     path = None if checkpoint is None else Path(checkpoint)
@@ -116,7 +128,7 @@ def fit(
         after_step = saver(run, path, written_by, stop, save_every, save_every_steps)
         try:
             restore(run, path, written_by)
-            run.clock = time.perf_counter()
+            _start_clock(run, validate)
             while not run.progress.finished:
                 _train_epoch(run, batches, after_step)
                 _close_epoch(run, validate, log)
@@ -169,9 +181,10 @@ def _train_epoch(
     prepare = placer(fabric)
     for group in rounds:
         done = min(1.0, (progress.index + 1) / length) if length else 0.5
-        part = (progress.epoch + done) / settings.epochs
+        spent = _part_of_time(run)
+        part = min(1.0, max((progress.epoch + done) / settings.epochs, spent))
         rate = settings.learning_rate * rate_factor(cast(Schedule, settings.schedule), progress.epoch, part)
-        loss = _step(run, prepare(group[rank]), rate)
+        loss = _step(run, prepare(group[rank]), rate * float(getattr(group[rank], "rate", 1.0)))
         if loss is None:
             progress.skipped += 1
             _check_skipped(progress, rate)
@@ -180,8 +193,40 @@ def _train_epoch(
             progress.loss_sum += loss
             progress.loss_count += 1
             progress.step += 1
+            if progress.averaging:
+                _average(run)
         progress.index += 1
         after_step()
+        if spent >= 1.0:
+            break
+
+
+def _start_clock(run: Run, validate: Callable[[], float] | None) -> None:
+    run.clock = time.perf_counter()
+    if run.settings.seconds is not None and validate is not None and not run.progress.finished:
+        run.network.eval()
+        _validate(run, validate)  # so that the first epoch leaves time for its own
+
+
+def _part_of_time(run: Run) -> float:
+    """How much of `seconds` is spent, what the next validation will take included; 0 without a limit."""
+    limit = run.settings.seconds
+    if limit is None:
+        return 0.0
+    spent = run.progress.seconds + time.perf_counter() - run.clock
+    part = spent / max(limit - run.validation_seconds, 1e-9)
+    return float(run.fabric.broadcast(part)) if run.fabric.world_size > 1 else part
+
+
+def _average(run: Run) -> None:
+    """Take the weights after this step into their mean."""
+    weights = {name: weight.detach() for name, weight in run.network.named_parameters()}
+    run.progress.averaged += 1
+    if not run.mean:
+        run.mean = {name: weight.clone() for name, weight in weights.items()}
+        return
+    for name, weight in weights.items():
+        run.mean[name].lerp_(weight, 1.0 / run.progress.averaged)
 
 
 def _step(run: Run, batch: Any, rate: float) -> float | None:
@@ -219,9 +264,12 @@ def _close_epoch(run: Run, validate: Callable[[], float] | None, log: Callable[[
     if validate is not None:
         score = _validate(run, validate)
         progress.stale += 1
+        if settings.optimizer == "ntasgd":
+            earlier = [row["valid_loss"] for row in progress.rows][:-_MONOTONE]
+            progress.averaging |= bool(earlier) and not score <= min(cast(list[float], earlier))
         if math.isfinite(score) and score < progress.best_score:
             progress.best_score, progress.best_epoch, progress.stale = score, progress.epoch, 0
-            run.best = _mean_weights(run.recent) if run.recent else _snapshot(run.network)
+            run.best = _smoothed(run) or _snapshot(run.network)
     count_seconds(run)
     row: Row = {
         "epoch": progress.epoch, "epochs": settings.epochs, "step": progress.step,
@@ -233,19 +281,23 @@ def _close_epoch(run: Run, validate: Callable[[], float] | None, log: Callable[[
     progress.index, progress.loss_sum, progress.loss_count, progress.epoch_seconds = 0, 0.0, 0, 0.0
     tired = settings.patience is not None and progress.stale >= settings.patience
     progress.stopped_early = tired and progress.epoch < settings.epochs
-    progress.finished = tired or progress.epoch >= settings.epochs
+    progress.finished = tired or progress.epoch >= settings.epochs or _part_of_time(run) >= 1.0
     if log is not None and run.fabric.is_global_zero:
         log(dict(row))
 
 
 def _validate(run: Run, validate: Callable[[], float]) -> float:
     """The score of the weights, or of their mean where there is one; the weights are the same afterwards."""
-    if run.recent:
-        run.network.load_state_dict(_mean_weights(run.recent))
+    smoothed = _smoothed(run)
+    own = _snapshot(run.network) if smoothed else None
+    started = time.perf_counter()
+    if smoothed:
+        run.network.load_state_dict(smoothed)
     with torch.no_grad(), run.fabric.autocast():
         score = float(validate())
-    if run.recent:
-        run.network.load_state_dict(run.recent[-1])
+    if own:
+        run.network.load_state_dict(own)
+    run.validation_seconds = time.perf_counter() - started
     return run.fabric.broadcast(score) if run.fabric.world_size > 1 else score
 
 
@@ -255,8 +307,15 @@ def _choose_weights(run: Run) -> None:
         run.network.load_state_dict(run.best)
         return
     run.progress.best_epoch = run.progress.epoch
-    if run.recent:
-        run.network.load_state_dict(_mean_weights(run.recent))
+    if smoothed := _smoothed(run):
+        run.network.load_state_dict(smoothed)
+
+
+def _smoothed(run: Run) -> dict[str, Any] | None:
+    """The mean of the weights that is asked for, None where none is, or none yet."""
+    if run.mean:
+        return _snapshot(run.network) | {name: mean.to("cpu", copy=True) for name, mean in run.mean.items()}
+    return _mean_weights(run.recent) if run.recent else None
 
 
 def _snapshot(network: nn.Module) -> dict[str, Any]:
@@ -303,6 +362,13 @@ def _check(
     it = settings
     if it.schedule not in SCHEDULES:
         raise ArgumentError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {it.schedule!r}")
+    if it.optimizer not in OPTIMIZERS:
+        raise ArgumentError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {it.optimizer!r}")
+    if it.optimizer == "ntasgd" and (validate is None or it.average_last):
+        raise ArgumentError(
+            "optimizer: 'ntasgd' averages, from when the validation tells it to; give validate, and leave "
+            "average_last out"
+        )
     if it.patience is not None and validate is None:
         raise ArgumentError(
             f"patience: got {it.patience} and nothing to validate; give validate, or leave it out"
@@ -314,6 +380,7 @@ def _check(
         ("clip", it.clip, it.clip is None or it.clip > 0, "a number above 0, or None"),
         ("patience", it.patience, it.patience is None or it.patience >= 1, "1 or more, or None"),
         ("average_last", it.average_last, it.average_last >= 0, "0 or more"),
+        ("seconds", it.seconds, it.seconds is None or 0 < it.seconds < math.inf, "a number above 0, or None"),
         ("save_every", save_every, save_every >= 0, "0 seconds or more"),
         ("save_every_steps", save_every_steps, save_every_steps is None or save_every_steps > 0, "1 or more"),
     ]

@@ -46,6 +46,8 @@ class Settings:
     schedule: str
     patience: int | None
     average_last: int
+    optimizer: str
+    seconds: float | None
     seed: int
     about: str
 
@@ -65,6 +67,8 @@ class Progress:
     best_score: float = math.inf
     seconds: float = 0.0  # in epochs finished, and in the one under way up to the last save
     epoch_seconds: float = 0.0
+    averaging: bool = False  # whether the mean of the weights after every step is kept
+    averaged: int = 0  # steps in it
     stopped_early: bool = False
     finished: bool = False
     rows: list[Row] = field(default_factory=list)
@@ -86,7 +90,9 @@ class Run:
     random: dict[str, Tensor] | None = None  # restored, to be set when the batches done are passed over
     best: dict[str, Any] | None = None
     recent: list[dict[str, Any]] = field(default_factory=list)  # weights after each of the last epochs
+    mean: dict[str, Any] = field(default_factory=dict)  # of the weights after every step since the trigger
     clock: float = 0.0
+    validation_seconds: float = 0.0  # of the last one
 
 
 def set_up(fabric: Fabric, network: nn.Module, settings: Settings) -> Run:
@@ -100,7 +106,8 @@ def set_up(fabric: Fabric, network: nn.Module, settings: Settings) -> Run:
     )
     decay = settings.weight_decay
     adam = torch.optim.AdamW if decay > 0 else torch.optim.Adam
-    optimizer = adam(parameters, lr=settings.learning_rate, weight_decay=decay, fused=fused)
+    kind: Any = adam if settings.optimizer == "adam" else torch.optim.SGD
+    optimizer = kind(parameters, lr=settings.learning_rate, weight_decay=decay, fused=fused)
     objective, stepper = fabric.setup(Objective(network), optimizer)
     generator = torch.Generator().manual_seed(settings.seed)
     return Run(fabric, settings, network, objective, stepper, optimizer, generator, generator.get_state())
@@ -156,6 +163,7 @@ def restore(run: Run, path: Path | None, fingerprint: Mapping[str, Any]) -> None
     run.fabric.strategy.precision.load_state_dict(state["precision"])
     run.generator.set_state(state["generator"])
     run.random, run.best, run.recent = state["random"], state["best"], state["recent"]
+    run.mean = {name: mean.to(run.fabric.device) for name, mean in state["mean"].items()}
 
 
 def fingerprint_of(run: Run, validate: Callable[[], float] | None) -> dict[str, Any]:
@@ -182,6 +190,7 @@ def _survivors(run: Run) -> dict[str, Any]:
         "random": _gathered_random_state(run.fabric),
         "best": run.best,
         "recent": run.recent,
+        "mean": run.mean,
     }
 
 

@@ -47,6 +47,8 @@ def beginning(model: Any, subject: Subject) -> Beginning:
     if isinstance(model, nn.Module):
         network, kept = _drawn_anew(subject.network)
         return Beginning(network, "anew", type(model).__name__, SEED, kept)
+    if subject.fresh is not None:
+        return Beginning(subject.fresh().to(_device(subject.network)), "seed", subject.title, model.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.seed)
         network = model._build()
@@ -58,13 +60,17 @@ def other_model(model: Any, subject: Subject) -> Beginning:
 
     Raises ArgumentError for what is no network with a recurrent layer, and for one that cannot read a sample.
     """
+    other = subject.other
     network = model if isinstance(model, nn.Module) else getattr(model, "network", None)
+    if other is not None and not isinstance(model, nn.Module):
+        network = other(model)
     if not isinstance(network, nn.Module):
         raise ArgumentError(
-            f"before: expected a torch.nn.Module or a fitted Forecaster, got {type(model).__name__}; "
+            f"before: expected a torch.nn.Module or a fitted estimator, got {type(model).__name__}; "
             "give the same model as it was before"
         )
-    network = copy.deepcopy(network).to(_device(subject.network)).eval()
+    # an estimator's reads the samples of this one's, which a copy would not know
+    network = (network if other is not None else copy.deepcopy(network)).to(_device(subject.network)).eval()
     found = Beginning(network, "other", type(model).__name__, 0)
     try:
         paths = [found.path_of(path) for path in recurrent_modules(subject.network)]

@@ -194,35 +194,60 @@ def compared(recording: Recording, hidden: int = 33) -> dict[str, Any]:
     return {name: plain(found["flow"].sel(network=name).values[0]) for name in layers}
 
 
-def mattered(subject: Subject, inputs: Inputs, component: int, method: str) -> dict[str, Any]:
-    """Which inputs mattered for one number of the answer: (T, F), or (T) of words. Raises ArgumentError."""
+def mattered(subject: Subject, sample: Sample, component: int | None, method: str) -> dict[str, Any]:
+    """Which inputs mattered for one number of the answer: (T, F), or (T) of words. Raises ArgumentError.
 
-    def target(output: Any) -> Tensor:
+    component: which number; None: the first, or the usual one of an estimator. Of an estimator `choices` has
+    what can be asked about, lists of (number, name), and `chosen` a number of each, whose sum is asked about.
+    """
+    inputs, told, more = sample.inputs, subject.told, {}
+    if told is not None:
+        with torch.no_grad():
+            output = subject.network(*inputs)
+        choices = told.choices(sample, output)
+        chosen = _chosen(choices, component) or told.usual(sample, output)
+        component, more = sum(chosen), {"choices": choices, "chosen": chosen, "kind": told.kind}
+    component = component or 0
+
+    def number(output: Any) -> Tensor:
         numbers = subject.numbers(output)
         if not 0 <= component < numbers.shape[1]:
             raise Refusal("component", most=numbers.shape[1] - 1, got=component)
         return numbers[:, component]
 
+    target = number if told is None else told.picked(sample, component)
     if method == "occlusion":
         steps = inputs[0].shape[1 - subject.axis]
         found = occlusion(subject.network, *inputs, target=target, window=(-(-steps // WINDOWS), 1))
     elif method == "gradients":
         embedding = None
         if not inputs[0].is_floating_point():
-            embedding = next((m for m in subject.network.modules() if isinstance(m, nn.Embedding)), None)
+            own: Any = subject.network.embedding if told is not None else None
+            found_one = (m for m in subject.network.modules() if isinstance(m, nn.Embedding))
+            embedding = own or next(found_one, None)
         found = integrated_gradients(subject.network, *inputs, target=target, embedding=embedding)
     else:
         raise Refusal("method", got=repr(method)[:40])
     values = found["attribution"].values[0]
-    return {"values": plain(values), "output": plain(found["output"].values[0])}
+    return {"values": plain(values), "output": plain(found["output"].values[0]), **more}
 
 
-def edited(subject: Subject, inputs: Inputs, path: str, asked: dict[str, Any]) -> bytes:
+def _chosen(choices: list[list[tuple[int, str]]], component: int | None) -> list[int] | None:
+    """The number of each list whose sum is the component; None where there is none such."""
+    if component is None:
+        return None
+    first, *rest = ([number for number, _ in choice] for choice in choices)
+    ways = ([one] for one in first) if not rest else ([one, other] for one in first for other in rest[0])
+    return next((way for way in ways if sum(way) == component), None)
+
+
+def edited(subject: Subject, sample: Sample, path: str, asked: dict[str, Any]) -> bytes:
     """The answer without and with an edit, and the layer's hidden states with it, packed as a trace is.
 
     asked: `name` of a gate or state, `to` a number or null, `scale`, `units` and `steps` lists or null,
-    `layer`, `direction`.
+    `layer`, `direction`. Of an estimator `rows` tells the answers, each without and with the edit.
     """
+    inputs = sample.inputs
     to, scale = _float(asked, "to"), _float(asked, "scale")
     units, steps = _numbers(asked, "units"), _numbers(asked, "steps")
     traced = trace(subject.network, *inputs, module=path)
@@ -262,13 +287,17 @@ def edited(subject: Subject, inputs: Inputs, path: str, asked: dict[str, Any]) -
                           "kind": "signed", "most": float(np.abs(values).max(initial=0.0))})  # fmt: skip
         payload.append(np.ascontiguousarray(values).tobytes())
     before, after = (plain(subject.numbers(output)[0][:12]) for output in (effect.before, effect.after))
-    return packed({"before": before, "after": after, "every": every, "variables": variables}, payload)
+    header = {"before": before, "after": after, "every": every, "variables": variables}
+    if subject.told is not None:
+        header["rows"] = subject.told.rows([effect.before, effect.after], sample)
+    return packed(header, payload)
 
 
 def ablated(subject: Subject, inputs: Inputs, path: str, layer: int, direction: int) -> dict[str, Any]:
     """How far the answer moves when one unit is switched off, for each of the first SHOWN units."""
     traced = trace(subject.network, *inputs, module=path)
     name = "cell" if "cell" in traced else "hidden"
+    numbers = subject.whole or subject.numbers
     units = min(SHOWN, int(traced[name].shape[-1]))
 
     def off(unit: int, row: int | None) -> Edit:
@@ -278,11 +307,11 @@ def ablated(subject: Subject, inputs: Inputs, path: str, layer: int, direction: 
 
     if subject.kind == "forecast":  # its network calls the layer with other rows too
         runs = [what_if(subject.network, *inputs, edits=[off(unit, None)]) for unit in range(units)]
-        moved = [subject.numbers(run.after)[0] - subject.numbers(run.before)[0] for run in runs]
+        moved = [numbers(run.after)[0] - numbers(run.before)[0] for run in runs]
     else:
         batch = tuple(one.repeat_interleave(units, dim=subject.axis) for one in inputs)
         run = what_if(subject.network, *batch, edits=[off(unit, unit) for unit in range(units)])
-        moved = list(subject.numbers(run.after) - subject.numbers(run.before))
+        moved = list(numbers(run.after) - numbers(run.before))
     sizes = [float(one.norm()) for one in moved]
     return {"state": name, "moved": plain(np.array(sizes))}
 

@@ -80,10 +80,15 @@ class Desk:
             _keep(self._samples, key, made)
         return self._samples[key]
 
-    def answer(self, sample: Sample, output: Any) -> dict[str, list[float]]:
-        """What to tell of the network's answer to a sample: name → at most 12 numbers."""
+    def answer(self, sample: Sample, output: Any) -> dict[str, Any]:
+        """What to tell of the network's answer to a sample: name → at most 12 numbers.
+
+        Of an estimator `kind`, `rows` (`recurra.web.estimators.Told`), and `given` by the data.
+        """
         if sample.told is not None:
             return sample.told
+        if (told := self.subject.told) is not None:
+            return {"kind": told.kind, "rows": told.rows([output], sample), "given": sample.given}
         return {"output": findings.plain(self.subject.numbers(output)[0][:12])}
 
     def find(self, what: str, asked: dict[str, Any]) -> Any:
@@ -104,13 +109,16 @@ class Desk:
                 "compared": lambda: findings.compared(self.run(chosen, path)[1]),
                 "mattered": lambda: {
                     **findings.mattered(
-                        subject, inputs, _number(asked, "component"), str(asked.get("method"))
+                        subject,
+                        sample,
+                        None if asked.get("component") is None else _number(asked, "component"),
+                        str(asked.get("method")),
                     ),
                     "labels": sample.labels,
                 },
                 "ablated": lambda: findings.ablated(subject, inputs, path, *place),
                 "diagram": lambda: {"svg": findings.drawn(subject, inputs, str(asked.get("theme")))},
-                "edited": lambda: findings.edited(subject, inputs, path, asked),
+                "edited": lambda: findings.edited(subject, sample, path, asked),
             }
             if what not in ways:
                 raise Refusal("what", known=", ".join(ways), got=repr(what)[:40])
@@ -196,7 +204,11 @@ def build_app(model: Any, data: Any = None, host: str = "127.0.0.1", before: Any
     @app.post("/api/trace")
     def trace(asked: dict[str, Any] = Body()) -> Response:  # noqa: B008
         sample, recording = desk.run(*_run_asked(asked))
-        more = {"strip": sample.strip, "answer": desk.answer(sample, recording.output)}
+        more = {
+            "strip": sample.strip,
+            "answer": desk.answer(sample, recording.output),
+            "unknown": sample.unknown,
+        }
         place = _number(asked, "layer"), _number(asked, "direction")
         packed = packed_trace(recording, *place, sample.labels, more)
         return Response(packed, media_type="application/octet-stream")
@@ -270,8 +282,9 @@ def told_model(desk: Desk) -> dict[str, Any]:
         "typed": subject.typed is not None,
         "features": subject.features,
         "hint": subject.hint,
+        "named": subject.named,
         "layers": [describe(path, layer) for path, layer in desk.layers.items()],
-        "parameters": sum(weight.numel() for weight in subject.network.parameters()),
+        "parameters": subject.parameters or sum(weight.numel() for weight in subject.network.parameters()),
         "tabs": ["watch", "learn", "memory", "gradients", "mattered", "search", "edit", "diagram"],
     }
 

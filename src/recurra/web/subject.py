@@ -20,6 +20,7 @@ from recurra.web.refusals import Refusal
 
 if TYPE_CHECKING:
     from recurra.tasks.forecast import Forecaster
+    from recurra.web.estimators import Told
 
 MOST_SAMPLES = 200
 """Samples that the page offers of the user's data; they are spread over all of it."""
@@ -33,13 +34,16 @@ class Sample:
 
     inputs: what the network is called with, a batch of one row · labels: a name for each step of the
     recurrent layers, or none · strip: name → numbers to draw above the heat maps, stretched over all steps ·
-    told: name → numbers to tell of the answer, where it is not the network's output itself.
+    told: name → numbers to tell of the answer, where it is not the network's output itself · given: what the
+    data say of it, labels or a tag for each word · unknown: words that the model does not know.
     """
 
     inputs: tuple[Tensor, ...]
     labels: tuple[str, ...]
     strip: dict[str, list[float | None]]
     told: dict[str, list[float]] | None = None
+    given: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ class Subject:
 
     kind: what a sample is made of. features: numbers that a typed step needs. hint: a text that can be typed.
     numbers: from what the network returns to (N, K), the numbers that are asked about. axis: that of rows in
-    the inputs.
+    the inputs. Of a Classifier, Tagger or LanguageModel also told: how its answers are told. fresh: makes its
+    network as it was before training. other: the network of another such model, which reads the same samples.
+    whole: all numbers of the answer (N, ...), where `numbers` are those of one step. parameters: how many
+    there are, where the network has others too. named: whether titles say what the samples are.
     """
 
     title: str
@@ -61,15 +68,23 @@ class Subject:
     hint: str
     numbers: Callable[[Any], Tensor]
     axis: int = 0
+    told: Told | None = None
+    fresh: Callable[[], nn.Module] | None = None
+    other: Callable[[Any], nn.Module] | None = None
+    whole: Callable[[Any], Tensor] | None = None
+    parameters: int | None = None
+    named: bool = False
 
 
 def open_subject(model: Any, data: Any = None) -> Subject:
-    """The subject of a fitted `Forecaster` and its table, or of any `nn.Module` and its samples.
+    """The subject of a fitted estimator and its data, or of any `nn.Module` and its samples.
 
-    A Forecaster's data are a path, a frame or a Panel. A module's are sequences: one array (T, F), an array
-    (N, T, F) or a list of (T, F), all numbers; with a `vocabulary` (words, or word → index) on the module, a
-    list of sentences, or arrays (T,) of indices. A module is called with a batch of one row, (1, T, F) or
-    (1, T), unless it is itself a recurrent layer that is not batch_first. Without data, a made-up sample.
+    A Forecaster's data are a path, a frame or a Panel; a Classifier's, Tagger's or LanguageModel's what its
+    `predict` takes, and where there are none, a text of its own words. A module's are sequences: one array
+    (T, F), an array (N, T, F) or a list of (T, F), all numbers; with a `vocabulary` (words, or word → index)
+    on the module, a list of sentences, or arrays (T,) of indices. A module is called with a batch of one row,
+    (1, T, F) or (1, T), unless it is itself a recurrent layer that is not batch_first. Without data, a made-
+    up sample.
 
     Raises ArgumentError for a model that is neither, and for data that do not fit it.
     """
@@ -77,9 +92,14 @@ def open_subject(model: Any, data: Any = None) -> Subject:
         return _of_module(model, data)
     if hasattr(model, "quantiles_at"):
         return _of_forecaster(model, data)
+    from recurra.web.estimators import subject_of
+
+    found = subject_of(model, data)
+    if found is not None:
+        return found
     raise ArgumentError(
-        f"model: expected a torch.nn.Module or a fitted Forecaster, got {type(model).__name__}; "
-        "give the network that holds the recurrent layers"
+        "model: expected a torch.nn.Module or a fitted Forecaster, Classifier, Tagger or LanguageModel, got "
+        f"{type(model).__name__}; give the network that holds the recurrent layers"
     )
 
 
@@ -92,7 +112,7 @@ def _of_module(model: nn.Module, data: Any) -> Subject:
             title,
             model,
             "words",
-            tuple(_short(" ".join(words)) for words in sentences),
+            tuple(short(" ".join(words)) for words in sentences),
             lambda index: _word_sample(model, sentences[index], vocabulary),
             lambda text: _word_sample(model, _tokens(text, vocabulary), vocabulary),
             1,
@@ -164,7 +184,7 @@ def _arrays(data: Any, features: int) -> list[np.ndarray]:
             )
     if not arrays:
         raise ArgumentError("data: expected at least one sequence, got none; give an array (N, T, F)")
-    return [arrays[i] for i in _spread(len(arrays))]
+    return [arrays[i] for i in spread(len(arrays))]
 
 
 def _listed(data: Any, what: str) -> list[Any]:
@@ -178,7 +198,7 @@ def _number_sample(model: nn.Module, values: np.ndarray) -> Sample:
     if getattr(model, "batch_first", True) is False:
         batch = batch.transpose(0, 1)
     strip = {
-        f"x{f + 1}" if values.shape[1] > 1 else "x": _plain(values[:, f])
+        f"x{f + 1}" if values.shape[1] > 1 else "x": plain_numbers(values[:, f])
         for f in range(min(8, values.shape[1]))
     }
     return Sample((batch,), (), strip)
@@ -224,7 +244,7 @@ def _sentences(data: Any, vocabulary: dict[str, int]) -> list[list[str]]:
         made.append([by_index.get(int(index), "?") for index in np.asarray(one).reshape(-1)])
     if not made:
         raise ArgumentError("data: expected at least one sentence, got none")
-    return [made[i] for i in _spread(len(made))]
+    return [made[i] for i in spread(len(made))]
 
 
 def _tokens(text: str, vocabulary: dict[str, int]) -> list[str]:
@@ -311,7 +331,7 @@ def _of_forecaster(forecaster: Forecaster, data: Any) -> Subject:
         median = forecaster.quantiles_at(panel, window[None])[0][:, forecaster.quantiles.index(0.5)]
         told = {"forecast": [float(value) for value in median[:12]]}
         inputs = (example.past, example.future, example.static, example.series)
-        return Sample(inputs, labels, {series.name: _plain(values)}, told)
+        return Sample(inputs, labels, {series.name: plain_numbers(values)}, told)
 
     def typed(text: str) -> Sample:
         values = parse_numbers(text, 1)[:, 0]
@@ -325,7 +345,7 @@ def _of_forecaster(forecaster: Forecaster, data: Any) -> Subject:
     panel = forecaster.panel(data)
     prepared, windows = windows_of(panel)
     windows = windows[np.argsort(-windows[:, 1], kind="stable")]
-    windows = windows[_spread(len(windows))]
+    windows = windows[spread(len(windows))]
     titles = tuple(
         f"{panel.series[i].name} → {show(panel.series[i].stamps[o - 1])}" for i, o in windows.tolist()
     )
@@ -345,17 +365,17 @@ def _of_forecaster(forecaster: Forecaster, data: Any) -> Subject:
     )
 
 
-def _spread(count: int) -> list[int]:
+def spread(count: int) -> list[int]:
     """At most MOST_SAMPLES indices below ``count``, evenly apart."""
     if count <= MOST_SAMPLES:
         return list(range(count))
     return [int(i) for i in np.linspace(0, count - 1, MOST_SAMPLES).round()]
 
 
-def _plain(values: np.ndarray) -> list[float | None]:
+def plain_numbers(values: np.ndarray) -> list[float | None]:
     """Numbers that JSON can hold."""
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def _short(text: str, longest: int = 60) -> str:
+def short(text: str, longest: int = 60) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -64,7 +64,7 @@ export class Chooser {
   show() {
     const { model } = this;
     const names = model.samples.map((title, index) =>
-      model.kind === "numbers" ? say("watch.sample", { number: index + 1 }) : title,
+      model.kind === "numbers" && !model.named ? say("watch.sample", { number: index + 1 }) : title,
     );
     const select = make(
       "select",
@@ -165,7 +165,7 @@ export class Chooser {
     text.value = kept.sample.text ?? hint;
     const run = () => this.choose({ sample: { text: text.value }, step: null });
     text.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || kind === "words")) return;
+      if (event.key !== "Enter" || event.shiftKey || !(event.ctrlKey || event.metaKey || kind === "words")) return;
       event.preventDefault();
       run();
     });

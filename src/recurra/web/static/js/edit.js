@@ -4,6 +4,7 @@ import { asks, kept, liveliest } from "./choose.js";
 import { draw as svg, make, number, room } from "./dom.js";
 import { card, findingTab, waiting } from "./finding.js";
 import { HeatMap } from "./heatmap.js";
+import { cells } from "./said.js";
 import { Refused, trace, unpack } from "./server.js";
 import { say } from "./strings.js";
 
@@ -163,8 +164,8 @@ function form(before, names, units, run) {
 
 /** The answers side by side, and the states with the edit, and what it changed in them. */
 function show(tab, place, before, found) {
-  const several = found.before.length > 1;
-  const rows = found.before.map((value, index) =>
+  const several = Boolean(found.rows) || found.before.length > 1;
+  const rows = found.rows?.map((row) => make("tr", {}, ...cells(row))) ?? found.before.map((value, index) =>
     make(
       "tr",
       {},

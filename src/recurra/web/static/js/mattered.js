@@ -2,13 +2,18 @@
 
 import { colour } from "./colours.js";
 import { draw as svg, make, number, room } from "./dom.js";
+import { kept } from "./choose.js";
 import { card, findingTab } from "./finding.js";
 import { say } from "./strings.js";
 
-const chosen = { method: "gradients", component: 0 };
+/** `component` null: the usual one of the sample; `of`: the sample it was chosen for. */
+const chosen = { method: "gradients", component: null, of: null };
 
 export const mattered = findingTab(async (tab) => {
-  const found = await tab.ask("mattered", chosen);
+  const now = JSON.stringify(kept.sample);
+  if (tab.model.named && now !== chosen.of) chosen.component = null;
+  chosen.of = now;
+  const found = await tab.ask("mattered", { method: chosen.method, component: chosen.component });
   const method = make(
     "select",
     {
@@ -26,7 +31,7 @@ export const mattered = findingTab(async (tab) => {
     type: "number",
     id: "component",
     min: 0,
-    value: chosen.component,
+    value: chosen.component ?? 0,
     onchange: () => {
       chosen.component = Math.max(0, Math.round(Number(component.value)) || 0);
       tab.load();
@@ -36,7 +41,9 @@ export const mattered = findingTab(async (tab) => {
     "div.choose",
     {},
     make("div.field", {}, make("label", { for: "method" }, say("mattered.method")), method),
-    make("div.field", {}, make("label", { for: "component" }, say("mattered.component")), component),
+    ...(found?.choices
+      ? named(found, tab)
+      : [make("div.field", {}, make("label", { for: "component" }, say("mattered.component")), component)]),
   );
   if (!found) return tab.put(fields);
   const rows = Array.isArray(found.values[0])
@@ -49,8 +56,8 @@ export const mattered = findingTab(async (tab) => {
     fields,
     card(
       say("mattered.title"),
-      say(`mattered.about_${chosen.method}`),
-      make("p.answer", {}, say("mattered.output"), " ", make("b", {}, number(found.output, 3))),
+      say(found.choices ? `mattered.named_${chosen.method}` : `mattered.about_${chosen.method}`),
+      make("p.answer", {}, say(found.kind ? `mattered.is_${found.kind}` : "mattered.output"), " ", make("b", {}, number(found.output, 3))),
       words.length === bySteps.length ? wordsOf(words, bySteps, most) : bars(bySteps),
       rows.length > 1 ? grid(rows, most) : null,
       make(
@@ -116,6 +123,31 @@ function bars(values) {
     );
   }
   return chart;
+}
+
+/** Fields for what can be asked about by name: one list, or one of words and one of their tags. */
+function named({ choices, chosen: at }, tab) {
+  const names = choices.length > 1 ? ["word", "tag"] : ["answer"];
+  return choices.map((choice, place) => {
+    const select = make(
+      "select",
+      {
+        id: `asked-${names[place]}`,
+        onchange: () => {
+          at[place] = Number(select.value);
+          chosen.component = at.reduce((sum, one) => sum + one, 0);
+          tab.load();
+        },
+      },
+      ...choice.map(([value, name]) => make("option", { value, selected: value === at[place] }, name)),
+    );
+    return make(
+      "div.field",
+      {},
+      make("label", { for: `asked-${names[place]}` }, say(`mattered.${names[place]}`)),
+      select,
+    );
+  });
 }
 
 function grid(rows, most) {

@@ -104,7 +104,7 @@ export class Ribbon {
       make("span", { onclick: () => pick(step) }, word === " " ? "␣" : word),
     );
     this.element = make("div.ribbon", { "data-name": "words" });
-    for (const span of this.spans) this.element.append(span, gap);
+    for (const span of this.spans) this.element.append(span, gap || make("wbr"));
     this.last = 0;
   }
 

@@ -7,6 +7,7 @@ import { Beside, toneOf } from "./beside.js";
 import { Chooser, asks, kept, liveliest } from "./choose.js";
 import { Refused, Unreachable, post, trace } from "./server.js";
 import { say } from "./strings.js";
+import { said } from "./said.js";
 import { Ribbon, Strip } from "./strip.js";
 
 const SPEEDS = [900, 350, 120, 33];
@@ -196,15 +197,22 @@ class Watch {
     if (data.every > 1) notes.push(say("watch.every", { steps: data.length, every: data.every }));
     if (data.variables.some((variable) => variable.units_every > 1))
       notes.push(say("watch.units_every", { units: this.units, every: data.variables[0].units_every }));
+    if (data.unknown.length) notes.push(say("watch.unknown", { words: data.unknown.join(", ") }));
     if (data.calls > 1) notes.push(say("watch.calls", { calls: data.calls }));
     this.notes.replaceChildren(...notes.map((note) => make("p.note", {}, note)));
+    if (data.answer.rows) this.maplist.before(this.answer);
     this.answer.replaceChildren(
-      ...Object.entries(data.answer).flatMap(([name, values]) => [
-        `${say(`answer.${name}`)} `,
-        make("b", {}, values.map((value) => number(value, 3)).join("  ")),
-      ]),
+      ...(data.answer.rows ? said(data.answer) : this.numbersOf(data.answer)),
     );
     this.paint();
+  }
+
+  /** What the network returned, by name. */
+  numbersOf(answer) {
+    return Object.entries(answer).flatMap(([name, values]) => [
+      `${say(`answer.${name}`)} `,
+      make("b", {}, values.map((value) => number(value, 3)).join("  ")),
+    ]);
   }
 
   stripName() {
