@@ -136,7 +136,7 @@ def test_each_dependency_that_is_imported_is_declared(folder: str) -> None:
         for name in (name.split(".")[0] for name in names if not getattr(node, "level", 0)):
             if name in sys.stdlib_module_names or name in own or name == "recurra":
                 continue
-            if not {_normal(seller) for seller in sold_by.get(name, [])} & declared:
+            if not {_normal(seller) for seller in sold_by.get(name, [name])} & declared:
                 found.add(f"{where}: {name}")
     assert found == set()
 

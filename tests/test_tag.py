@@ -15,8 +15,7 @@ from recurra import checkpoint
 from recurra.data.conll import read_tagged
 from recurra.data.schemes import SCHEMES, Span, converted, spans
 from recurra.errors import ArgumentError, DataError, Interrupted, ModelFileError
-from recurra.nn import CRF
-from recurra.nn.crf import bioes_constraints
+from recurra.nn import CRF, bioes_constraints
 from recurra.tasks.tag import Tagger
 from recurra.tasks.tag_features import Batches, Encoded, Lexicon, affix, plain, shape, word_chances
 from recurra.tasks.tag_network import TagNetwork
