@@ -303,7 +303,7 @@ EXPECTED = {
     "truncated in the header": "the file is truncated: it has 100 bytes",
     "truncated in the weights": "the file is truncated or damaged",
     "damaged": "truncated or damaged: its content does not match its digest",
-    "of another task": "expected a model of one of the tasks forecast, classify, tag, generate, got task 'translate'",
+    "of another task": "of one of the tasks forecast, classify, tag, generate, got task 'translate'",
     "without its plan": "does not fit its weights or this version",
     "of another size": "does not fit its weights or this version",
 }
