@@ -6,7 +6,6 @@ import csv
 import io
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 
 import recurra
 from recurra.cli.forecast_job import to_json
-from recurra.cli.output import Output, write_text
+from recurra.cli.output import Output, history_csv, say_finished, write_text
 from recurra.cli.progress import Progress
+from recurra.cli.verbs import MOST, check_device, source_of
 from recurra.data.sequences import Sequences
 from recurra.errors import ArgumentError
 from recurra.tasks.classify import Classifier
@@ -49,16 +49,15 @@ def train(
     started = time.monotonic()
     output = Output(out, overwrite=overwrite, resume=resume)
     if output.finished:
-        said = f"{output.path} is finished already; there is nothing to resume"
-        print(to_json({"out": str(output.path), "notes": [said]}) if as_json else f"{said}\n", end="")
+        say_finished(output, as_json=as_json)
         return
     if (data, valid) == ("-", "-"):
         raise ArgumentError("--valid -: stdin holds the training data already: name a file")
     classifier = Classifier(**_checked(numbers))
-    known = classifier.check(_source(data), **_columns(data, columns))
+    known = classifier.check(source_of(data), **_columns(data, columns))
     other = None
     if valid is not None:
-        other = read(_source(valid), None, labelled=True, columns=_columns(valid, columns))
+        other = read(source_of(valid), None, labelled=True, columns=_columns(valid, columns))
         classifier.check_same(known, other)
     arguments = {"data": known.digest(), "--valid": None if other is None else other.digest()}
     arguments |= {f"--{name.replace('_', '-')}": value for name, value in numbers.items()}
@@ -122,7 +121,7 @@ def _write(
     )
     model.save(folder / "model.safetensors")
     write_text(folder / "metrics.json", to_json(document))
-    write_text(folder / "history.csv", _history(model.history))
+    write_text(folder / "history.csv", history_csv(model.history))
     write_text(folder / "report.html", page)
     return document
 
@@ -277,8 +276,6 @@ def _checked(numbers: Mapping[str, Any]) -> dict[str, Any]:
     weights = given.get("class_weights")
     if weights is not None and weights != "balanced":
         given["class_weights"] = _class_weights(weights)
-    from recurra.cli.verbs import MOST, check_device
-
     check_device(given["device"])
     for name, most in MOST.items():
         if given.get(name, 0) > most:
@@ -309,17 +306,3 @@ def _class_weights(text: str) -> dict[str, float]:
                 "write it as a=2,b=1"
             )
     return found
-
-
-def _source(data: str) -> str | bytes:
-    return sys.stdin.buffer.read() if data == "-" else data
-
-
-def _history(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    text = io.StringIO()
-    names = ["stage", "epoch", "epochs", "step", "train_loss", "valid_loss", "learning_rate", "seconds"]
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for stage, rows in history.items():
-        writer.writerows({"stage": stage, **row} for row in rows)
-    return text.getvalue()

@@ -16,7 +16,7 @@ import numpy as np
 
 import recurra
 from recurra.cli.forecast_job import to_json
-from recurra.cli.output import Output, check_file, write_text
+from recurra.cli.output import Output, check_file, say_finished, write_text
 from recurra.cli.progress import Progress
 from recurra.data.corpus import END, Corpus, end_of, start_of
 from recurra.errors import ArgumentError
@@ -57,8 +57,7 @@ def train(
     started = time.monotonic()
     output = Output(out, overwrite=overwrite, resume=resume)
     if output.finished:
-        sentence = f"{out} is finished already; there is nothing to resume"
-        print(to_json({"out": str(out), "notes": [sentence]}) if as_json else f"{sentence}\n", end="")
+        say_finished(output, as_json=as_json)
         return
     model = LanguageModel(**numbers)
     learnt, held = model.corpora(_source(data), valid, text=text)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,24 @@ class Output:
             old.unlink()
         else:
             shutil.rmtree(old)
+
+
+def say_finished(output: Output, *, as_json: bool) -> None:
+    """Tell that there is nothing left to resume."""
+    said = f"{output.path} is finished already; there is nothing to resume"
+    document = json.dumps({"out": str(output.path), "notes": [said]}, indent=1, ensure_ascii=False)
+    print(document if as_json else said)
+
+
+def history_csv(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The rows of each stage of a training, one for each epoch, as CSV."""
+    text = io.StringIO()
+    names = ["stage", "epoch", "epochs", "step", "train_loss", "valid_loss", "learning_rate", "seconds"]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for stage, rows in history.items():
+        writer.writerows({"stage": stage, **row} for row in rows)
+    return text.getvalue()
 
 
 def check_file(path: Path, *, overwrite: bool) -> None:

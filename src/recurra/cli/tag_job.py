@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 import shutil
 import sys
@@ -16,8 +14,9 @@ import numpy as np
 
 import recurra
 from recurra.cli.forecast_job import to_json
-from recurra.cli.output import Output, write_text
+from recurra.cli.output import Output, history_csv, say_finished, write_text
 from recurra.cli.progress import Progress
+from recurra.cli.verbs import check_device, source_of
 from recurra.data.conll import Tagged, read_tagged, with_tags
 from recurra.data.words import counted
 from recurra.errors import ArgumentError
@@ -47,14 +46,13 @@ def train(
     started = time.monotonic()
     output = Output(out, overwrite=overwrite, resume=resume)
     if output.finished:
-        said = f"{output.path} is finished already; there is nothing to resume"
-        print(to_json({"out": str(output.path), "notes": [said]}) if as_json else f"{said}\n", end="")
+        say_finished(output, as_json=as_json)
         return
     tagger = Tagger(**_checked(numbers))
     if (data, valid) == ("-", "-"):
         raise ArgumentError("--valid -: stdin holds the training data already: name a file")
-    known = read_tagged(_source(data), **columns)
-    other = None if valid is None else read_tagged(_source(valid), **columns)
+    known = read_tagged(source_of(data), **columns)
+    other = None if valid is None else read_tagged(source_of(valid), **columns)
     notes: list[str] = []
     scored = f"the {len(other):,} sentences of {other.name}" if other is not None else ""
     if other is None:
@@ -144,7 +142,7 @@ def _write(
     )
     tagger.save(folder / "model.safetensors")
     write_text(folder / "metrics.json", to_json(document))
-    write_text(folder / "history.csv", _history(tagger.history["train"]))
+    write_text(folder / "history.csv", history_csv(tagger.history))
     write_text(folder / "report.html", page)
     return document
 
@@ -232,8 +230,6 @@ def _given(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of the options. Raises ArgumentError, naming the option, for one that makes no sense."""
-    from recurra.cli.verbs import check_device
-
     given = {name: value for name, value in numbers.items() if value is not None}
     try:
         Tagger(**given)
@@ -248,16 +244,3 @@ def _checked(numbers: Mapping[str, Any]) -> dict[str, Any]:
             f"--hidden-size must be at most 4096, but {given['hidden_size']} was given: give a smaller one"
         )
     return given
-
-
-def _source(data: str) -> str | bytes:
-    return sys.stdin.buffer.read() if data == "-" else data
-
-
-def _history(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    names = ["stage", "epoch", "epochs", "step", "train_loss", "valid_loss", "learning_rate", "seconds"]
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"stage": "train", **row} for row in rows)
-    return text.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recurra.cli.output import Output, check_file, write_text
+from recurra.cli.output import Output, check_file, history_csv, say_finished, write_text
 from recurra.cli.progress import Progress
 from recurra.errors import ArgumentError
 
@@ -47,7 +46,7 @@ def forecast(
     started = time.monotonic()
     output = Output(_folder(data, out), overwrite=overwrite, resume=resume)
     if output.finished:
-        _say_finished(output, as_json)
+        say_finished(output, as_json=as_json)
         return
     panel, forecaster, rival, origins = _prepare(data, columns, numbers, span, stride, test)
     arguments = _arguments(
@@ -92,7 +91,7 @@ def train_forecast(
     """See :func:`recurra.cli.app.train_forecast`."""
     output = Output(out, overwrite=overwrite, resume=resume)
     if output.finished:
-        _say_finished(output, as_json)
+        say_finished(output, as_json=as_json)
         return
     panel, forecaster, _, _ = _prepare(data, columns, numbers, None, None, False)
     from recurra.cli import forecast_job
@@ -101,7 +100,7 @@ def train_forecast(
     with output.open(_arguments(panel, numbers, {})) as folder, Progress(quiet=quiet) as progress:
         forecaster.fit(panel, checkpoints=folder / "steps", log=progress.log)
         forecaster.save(folder / "model.safetensors")
-        _write_history(folder / "history.csv", forecaster.history)
+        write_text(folder / "history.csv", history_csv(forecaster.history))
         _remove(folder / "steps")
     _say(forecast_job.describe_model(forecaster), as_json)
     path = output.path / "model.safetensors"
@@ -125,7 +124,7 @@ def predict(
 
     found = _load(model)
     job = _job(found)
-    text = job.predicted(found, _source(data), columns, as_json=as_json)
+    text = job.predicted(found, source_of(data), columns, as_json=as_json)
     if out is None:
         print(text, end="")
     else:
@@ -151,7 +150,7 @@ def evaluate(
         columns = {**columns, "span": span, "stride": stride}
     elif (span, stride) != (None, None):
         raise ArgumentError("--backtest and --stride are for forecasts: leave them out for this model")
-    job.evaluated(found, _source(data), columns, as_json=as_json, quiet=quiet)
+    job.evaluated(found, source_of(data), columns, as_json=as_json, quiet=quiet)
 
 
 def _job(model: Any) -> Any:
@@ -219,7 +218,7 @@ def _prepare(
     check_device(numbers["device"])
     from recurra.data.table import read_table
 
-    panel = read_table(_source(data), **columns)
+    panel = read_table(source_of(data), **columns)
     from recurra.cli.forecast_job import plan_origins
     from recurra.tasks.forecast import Forecaster
 
@@ -279,7 +278,7 @@ def _folder(data: str, out: Path | None) -> Path:
     return Path(f"{'stdin' if data == '-' else Path(data).name.split('.')[0]}-forecast")
 
 
-def _source(data: str) -> str | bytes:
+def source_of(data: str) -> str | bytes:
     """A path, or what comes on stdin."""
     return sys.stdin.buffer.read() if data == "-" else data
 
@@ -288,13 +287,6 @@ def _arguments(panel: Panel, numbers: dict[str, Any], others: dict[str, Any]) ->
     """What an unfinished run must agree on with the one that resumes it; the data first."""
     options = {f"--{name.replace('_', '-')}": value for name, value in numbers.items()}
     return {"data": panel.digest(), **options, **others}
-
-
-def _say_finished(output: Output, as_json: bool) -> None:
-    from recurra.cli.forecast_job import to_json
-
-    sentence = f"{output.path} is finished already; there is nothing to resume"
-    print(to_json({"out": str(output.path), "notes": [sentence]}) if as_json else f"{sentence}\n", end="")
 
 
 def _load(model: str) -> Any:
@@ -329,15 +321,6 @@ def _cell(value: float, *, share: bool) -> str:
     if value != value:
         return "–"
     return f"{value * 100:.1f} %" if share else f"{value:.4g}"
-
-
-def _write_history(path: Path, history: dict[str, list[dict[str, Any]]]) -> None:
-    rows = [{"stage": stage, **row} for stage, stage_rows in history.items() for row in stage_rows]
-    names = ["stage", "epoch", "epochs", "step", "train_loss", "valid_loss", "learning_rate", "seconds"]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _remove(folder: Path) -> None:
