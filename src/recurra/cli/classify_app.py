@@ -20,16 +20,7 @@ from recurra.cli.options import (
     Seed,
     TextColumn,
 )
-from recurra.cli.usage import whole_number
-
-
-def number(text: str | float) -> float:
-    """The parser of options that measure something."""
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a number, got {text!r}: write it as 0.5, say") from None
-
+from recurra.cli.usage import number, whole_number
 
 _Rows = Annotated[
     str,

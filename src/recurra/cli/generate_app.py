@@ -9,19 +9,8 @@ import typer
 
 from recurra.cli.app import app, trainer
 from recurra.cli.options import Device, Epochs, Json, Overwrite, Quiet, Resume, Seed, TextColumn
-from recurra.cli.usage import whole_number
+from recurra.cli.usage import number, whole_number
 from recurra.errors import ArgumentError
-
-
-def number(text: str | float) -> float:
-    """The parser of options that measure something."""
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"expected a number, got {text!r}: write it in digits, such as 0.8"
-        ) from None
-
 
 _Minutes = Annotated[
     float | None,

@@ -10,16 +10,7 @@ import typer
 
 from recurra.cli.app import trainer
 from recurra.cli.options import Device, Hidden, Json, LabelColumn, Overwrite, Quiet, Resume, Seed, TextColumn
-from recurra.cli.usage import whole_number
-
-
-def number(text: str | float) -> float:
-    """The parser of options that are a number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a number, got {text!r}: write it as 0.5, say") from None
-
+from recurra.cli.usage import number, whole_number
 
 Sentences = Annotated[
     str,

@@ -70,6 +70,14 @@ def whole_number(text: str | int) -> int:
         ) from None
 
 
+def number(text: str | float) -> float:
+    """The parser of options that measure something."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a number, got {text!r}: write it as 0.5, say") from None
+
+
 def _called(parameter: Any) -> str:
     """--horizon for an option, DATA for an argument."""
     options = [name for name in parameter.opts if name.startswith("--")]

@@ -37,7 +37,6 @@ from recurra.tasks.classify_learning import (
     Examples,
     Said,
     best_mixture,
-    few_threads,
     folds_of,
     linear_models,
     logits_of,
@@ -48,6 +47,7 @@ from recurra.tasks.classify_plan import Plan, choose_plan
 from recurra.tasks.classify_results import Classified, Held
 from recurra.tasks.classify_rows import Data, Preparation, classes_of, read, targets_of
 from recurra.tasks.classify_scores import FLOOR, MAJORITY, NUMBERS_FLOOR, by_class, decided, scores
+from recurra.tasks.threads import few_threads
 
 Log = Callable[[dict[str, Any]], None]
 Table = dict[str, dict[str, float]]

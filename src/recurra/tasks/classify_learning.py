@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from recurra.tasks.classify_bag import Bag, fit_bag
 from recurra.tasks.classify_network import Batch, Reader, entropy
 from recurra.tasks.classify_plan import Plan
 from recurra.tasks.classify_rows import Rows
+from recurra.tasks.threads import few_threads
 
 Log = Callable[[dict[str, Any]], None]
 Numbers = NDArray[np.float32]
@@ -188,15 +188,3 @@ def best_mixture(
         with torch.no_grad():
             factors.clamp_(min=0.0)
     return (free * factors.detach()).clamp(min=0.0).float()
-
-
-@contextlib.contextmanager
-def few_threads(hidden_size: int) -> Iterator[None]:
-    """One thread for a small network: handing its tiny products to a second one costs more than it saves."""
-    before = torch.get_num_threads()
-    try:
-        if hidden_size <= 64:
-            torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(before)

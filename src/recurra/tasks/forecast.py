@@ -14,7 +14,6 @@ Axes: S series, N windows, Q horizon, K quantiles.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ from recurra.tasks.plan import Plan, choose_plan, with_arguments
 from recurra.tasks.preparation import Preparation, Prepared, check_same
 from recurra.tasks.results import QUANTILES, Backtest, Forecast
 from recurra.tasks.segment_lstm import Example, ForecastNetwork, pinball_loss
+from recurra.tasks.threads import few_threads
 
 Log = Callable[[dict[str, Any]], None]
 CHUNK = 512
@@ -244,7 +244,7 @@ class Forecaster:
             for part in np.array_split(order, -(-len(order) // plan.batch_size)):
                 yield prepared.example(windows[part])
 
-        with _few_threads(plan.hidden_size):
+        with few_threads(plan.hidden_size):
             history = train.fit(
                 train.quiet_fabric(self.device),
                 self._network(),
@@ -475,15 +475,3 @@ def _check_known(panel: Panel, horizon: int) -> None:
                     f"it for {seen} of the {horizon} steps after its last value: add rows that hold it and "
                     "an empty target, or name it with --past if it is not known ahead"
                 )
-
-
-@contextlib.contextmanager
-def _few_threads(hidden_size: int) -> Iterator[None]:
-    """One thread for a small network: handing its tiny products to a second one costs more than it saves."""
-    before = torch.get_num_threads()
-    try:
-        if hidden_size <= 64:
-            torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(before)
