@@ -28,7 +28,7 @@ export function unitBars(values, before, told) {
     high = 200,
     each = (wide - LEFT) / Math.max(ranked.length, 1);
   const chart = svg("svg.chart", {
-    viewBox: `0 -12 ${wide} ${high + 36}`,
+    viewBox: `0 -22 ${wide} ${high + 46}`,
     role: "img",
     "aria-label": say("memory.units"),
   });
@@ -39,7 +39,7 @@ export function unitBars(values, before, told) {
       svg("text", { x: LEFT - 7, y: y + 4, "text-anchor": "end" }, String(level)),
     );
   }
-  chart.append(svg("text", { x: 0, y: -2 }, say("memory.steps")));
+  chart.append(svg("text", { x: 0, y: -12 }, say("memory.steps")));
   ranked.forEach(([unit, value], place) => {
     const size = Math.max(0.004, share(value)) * high,
       x = LEFT + place * each;
