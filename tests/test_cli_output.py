@@ -163,6 +163,16 @@ def test_stdout_on_a_full_disk(model: Path) -> None:
     assert "No space left on device" in sentence(done.stderr)
 
 
+def test_a_closed_stdout_is_no_error(model: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" >&-', SCRIPT, "predict", model, SAMPLE],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr == b""
+
+
 def test_a_reader_that_goes_away_is_no_error(model: Path) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from commands import QUICK, SAMPLE, SCRIPT, TINY, Shell, sentence
 
+import recurra
+
 VERBS = ("forecast", "train", "train forecast", "predict", "evaluate", "info", "bench", "inspect")
 
 
@@ -40,7 +42,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("evaluate m a.csv --backtest all", "--backtest: expected a whole number, got 'all'"),
         ("forecast a.csv --horizont 3", "there is no option --horizont: did you mean --horizon?"),
         ("forecast a.csv --xyzzy", "there is no option --xyzzy: recurra forecast --help lists them all"),
-        ("--version", "there is no option --version: recurra --help lists them all"),
+        ("--versoin", "there is no option --versoin: did you mean --version?"),
         ("forecast a.csv --horizon", "'--horizon' requires an argument: recurra"),
         ("forecast a.csv --json=3 --horizon 3", "'--json' does not take a value: recurra"),
         ("forecast a.csv b.csv --horizon 3", "(b.csv): recurra forecast --help shows how to call it"),
@@ -86,6 +88,10 @@ def test_the_isa_is_unknown(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> No
     assert said.err.startswith("recurra: RECURRA_ISA=mmx: expected one of ")
     assert "unset RECURRA_ISA" in said.err
     assert said.err.count("\n") == 1
+
+
+def test_version(shell: Shell) -> None:
+    assert shell("--version").out == f"recurra {recurra.__version__}\n"
 
 
 def test_info(shell: Shell) -> None:

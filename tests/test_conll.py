@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from tag_samples import columns, sentences
 
@@ -164,6 +167,12 @@ def test_lists() -> None:
         ('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a"], "tags": []}', r"line 2 .* 1 word and 0 tags"),
         ('{"tokens": "a b", "tags": "O O"}', r"line 1 .* expected tokens as a list of strings, got 'a b'"),
         ('{"tokens": ["a"], "tags": [3]}', r"line 1 .* expected tags as a list of strings"),
+        (
+            '{"tokens": ["a"], "tags": ["x\\ty"]}',
+            r"line 1 .* list of strings, without tabs and line breaks, got",
+        ),
+        ('{"tokens": ["a"], "tags": [" "]}', r"line 1 .* expected tags as a list of strings, without tabs"),
+        (CONLLU.replace("2\tdo", "two\tdo"), r"line 5 of 'the data' begins with 'two'; expected the number"),
         ('{"tokens": ["a"]\n', r"line 1 of 'the data' is no JSON object \("),
         ('{"a": 1}', r"has objects of a; expected the words of a sentence as tokens or words"),
         ('{"tokens": ["a"], "tags": ["O"]}\n7', r"line 2 of 'the data' is no JSON object: '7'"),
@@ -180,6 +189,8 @@ def test_what_cannot_be_read_is_named_with_its_line(text: str, said: str) -> Non
         ("Zoë O\n".encode("latin-1"), r"is not UTF-8 text: byte 2 in row 1 is 0xeb"),
         ("Zoë O\n".encode("utf-16-le"), r"is UTF-16 or UTF-32 text without its mark"),
         (b"PK\x03\x04rest", r"is an Excel workbook or zip archive"),
+        (b"%PDF-1.7", r"a PDF document: .*; expected UTF-8 text with a word and its tag in each line"),
+        (gzip.compress(b"a O\n")[:15], r"'the data' is a damaged gzip file"),
         (b"a O\n\0", r"is a binary file"),
     ],
 )
@@ -197,11 +208,66 @@ def test_other_encodings_and_files_are_refused(raw: bytes, said: str) -> None:
         ([["a", ""]], r"sentence 1: expected its words as a list of strings that are not empty"),
         ([(["a"], ["O", "O"])], r"sentence 1 has 1 word and 2 tags"),
         (7, r"expected a path, .* got int"),
+        ({"tokens": ["a"]}, r"expected a path, .* got dict"),
+        (pd.DataFrame({"word": ["a"], "tag": ["O"]}), r"expected a path, .* got DataFrame"),
+        (pl.DataFrame({"word": ["a"], "tag": ["O"]}).lazy(), r"expected a path, .* got LazyFrame"),
+        ([{"tokens": ["a"]}], r"sentence 1: expected its words"),
+        (
+            [(["a"], ["B\n"])],
+            r"sentence 1: expected its tags .*, without tabs and line breaks, got .*into tags",
+        ),
     ],
 )
 def test_lists_that_are_no_sentences(source: object, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read_tagged(source, tagged=False)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        np.array([["a", "b"], ["c", "d"]]),
+        [np.array(["a", "b"]), np.array(["c", "d"])],
+        pl.Series([["a", "b"], ["c", "d"]]),
+        ((word for word in row) for row in ("ab", "cd")),
+    ],
+    ids=["array", "arrays", "series", "generators"],
+)
+def test_arrays_and_generators_are_lists_too(source: Any) -> None:
+    assert read_tagged(source, tagged=False).words == (("a", "b"), ("c", "d"))
+    assert read_tagged([["a", "b"]], np.array([["X", "Y"]])).tags == (("X", "Y"),)
+
+
+def test_halves_of_characters_are_in_no_file() -> None:
+    raw = b'{"tokens": ["a\\ud83d", "b"], "id": "\\udce9"}\n{"tokens": ["\\ud83d\\ude00"]}\n'
+    data = read_tagged(raw, tagged=False)
+    assert data.words == (("a\ufffd", "b"), ("😀",))
+    assert read_tagged([["a\ud83d"]], [["x\ud83d"]]).tags == (("x\ufffd",),)
+    again = with_tags(data, [["Ü", "O"], ["Ü"]]).encode()
+    first, second = (json.loads(line) for line in again.decode().splitlines())
+    assert first == {"tokens": ["a\ud83d", "b"], "id": "\udce9", "predicted": ["Ü", "O"]}
+    assert again.count("Ü".encode()) == 1
+    assert second == {"tokens": ["😀"], "predicted": ["Ü"]}
+
+
+def test_packed_bytes_are_unpacked() -> None:
+    assert read_tagged(gzip.compress(b"a O\n")).words == (("a",),)
+
+
+def test_tags_that_need_not_be_there_may_be_empty() -> None:
+    data = read_tagged(b"a\tNN\t\nb\tVB\tO\n", tagged=False)
+    assert (data.words, data.tags) == ((("a", "b"),), None)
+    assert with_tags(data, [["X", "Y"]]) == "a\tNN\t\tX\nb\tVB\tO\tY\n"
+    with pytest.raises(DataError, match="line 2 of 'the data' has an empty word"):
+        read_tagged(b"a\t\n\tO\n", tagged=False)
+
+
+def test_sentences_in_plain_lines_are_told_how_to_be_read() -> None:
+    plain = b"Ada wrote to Bob .\nBob wrote .\n"
+    with pytest.raises(DataError, match=r"line 2 .* a whole sentence in each line must end in \.in$"):
+        read_tagged(plain, tagged=False)
+    with pytest.raises(DataError, match=r"line 2 .* by a blank line$"):
+        read_tagged(plain)
 
 
 def test_columns_that_are_not_there() -> None:
@@ -213,10 +279,14 @@ def test_columns_that_are_not_there() -> None:
         read_tagged(CONLLU.encode(), text="word")
     with pytest.raises(DataError, match=r"words and tags are the same one"):
         read_tagged(CLASSIC.encode(), text=4)
+    with pytest.raises(DataError, match=r"text and label are both 'tokens'; name two different ones"):
+        read_tagged(b'{"tokens": ["a"], "tags": ["O"]}', label="tokens")
     with pytest.raises(DataError, match=r"has no 'tag' for label; its objects have tokens"):
         read_tagged(b'{"tokens": ["a"]}', label="tag")
     with pytest.raises(DataError, match=r"there are 2 sentences and tags for 1"):
         read_tagged([["a"], ["b"]], [["O"]])
+    with pytest.raises(DataError, match=r"there are 2 sentences and tags for 0"):
+        read_tagged([["a"], ["b"]], 7)  # type: ignore[arg-type]
     assert read_tagged(b"a\n", label=4, tagged=False).tags is None
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from rhymes import rhymes
 
+from recurra.data.conll import read_tagged
 from recurra.data.corpus import (
     END,
     Corpus,
@@ -138,6 +139,30 @@ def test_refuses_what_is_no_text(tmp_path: Path, raw: bytes, words: str) -> None
     for source in (tmp_path / "a.txt", raw):
         with pytest.raises(DataError, match=words):
             read_corpus(source)
+
+
+def test_packed_bytes_are_unpacked() -> None:
+    assert read_corpus(gzip.compress(b"to be\n")).texts == ("to be\n",)
+    with pytest.raises(DataError, match="'the data' is a damaged gzip file"):
+        read_corpus(gzip.compress(b"to be\n")[:15])
+
+
+def test_a_plain_file_has_no_column_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("to be\nor not\n")
+    with pytest.raises(DataError, match="has no column 'poem' for text; it has to be: give one of these"):
+        read_corpus(tmp_path / "a.txt", text="poem")
+    assert read_corpus(tmp_path / "a.txt", text=1).texts == ("to be", "or not")
+    (tmp_path / "a.txt").write_text("poem\nto be\nor not\n")
+    assert read_corpus(tmp_path / "a.txt", text="poem").texts == ("to be", "or not")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "~nobody-of-this-name/a.txt"])
+def test_paths_that_the_system_refuses(name: str) -> None:
+    for source in (name, [Path(name)]):
+        with pytest.raises(DataError, match=r"cannot be read: File name too long|a home folder that is not"):
+            read_corpus(source)
+    with pytest.raises(DataError, match=r"cannot be read: File name too long|a home folder that is not"):
+        read_tagged(name)
 
 
 def test_refuses_other_sources(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Shell, contents, sentence
+from commands import SCRIPT, Shell, contents, sentence
 from rhymes import rhymes
 
 from recurra import LanguageModel
@@ -114,17 +117,18 @@ def test_a_terminal_gets_no_control_characters() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--length", "0"), "length: expected a number of tokens from 1 to 1,000,000, got 0"),
-        (("--length", "99999999999"), "length: expected a number of tokens"),
+        (("--length", "0"), "--length: expected a number of tokens from 1 to 1,000,000, got 0"),
+        (("--length", "99999999999"), "--length: expected a number of tokens"),
         (("--length", "many"), "--length: expected a whole number, got 'many'"),
-        (("--temperature", "-1"), "temperature: expected 0 or more, such as 0.8, got -1.0"),
-        (("--temperature", "nan"), "temperature: expected 0 or more"),
+        (("--temperature", "-1"), "--temperature: expected 0 or more, such as 0.8, got -1.0"),
+        (("--temperature", "nan"), "--temperature: expected 0 or more"),
         (("--temperature", "hot"), "--temperature: expected a number, got 'hot'"),
-        (("--top-k", "0"), "top_k: expected 1 or more"),
-        (("--top-p", "2"), "top_p: expected above 0 and at most 1"),
-        (("--repetition", "0"), "repetition: expected 1 or more"),
-        (("--seed", "-1"), "seed: expected a whole number"),
+        (("--top-k", "0"), "--top-k: expected 1 or more"),
+        (("--top-p", "2"), "--top-p: expected above 0 and at most 1"),
+        (("--repetition", "0"), "--repetition: expected 1 or more"),
+        (("--seed", "-1"), "--seed: expected a whole number"),
         (("--out", "."), "is a folder, but a file is written"),
+        (("--out", "/dev/no-such-device"), "is a device or a pipe, but a file is written"),
     ],
 )
 def test_generate_refuses(shell: Shell, model: str, options: tuple[str, ...], words: str) -> None:
@@ -144,15 +148,18 @@ def test_generate_refuses_other_files(shell: Shell) -> None:
         (b"ab", (), "expected at least 8"),
         ("déjà vu ".encode("latin-1") * 99, (), "is not UTF-8 text"),
         (b"\x00\x01\x02\x03\x04" * 99, (), "a binary file"),
-        (TEXT.encode(), ("--tokens", "letters"), "tokens: expected one of"),
+        (TEXT.encode(), ("--tokens", "letters"), "--tokens: expected one of"),
         (TEXT.encode(), ("--hidden-size", "a"), "--hidden-size: expected whole numbers such as 512"),
-        (TEXT.encode(), ("--hidden-size", "0"), "hidden_sizes: expected whole numbers from 1 to 8192"),
-        (TEXT.encode(), ("--minutes", "0"), "minutes: expected a number above 0"),
-        (TEXT.encode(), ("--dropout", "1"), "dropout: expected a number from 0"),
-        (TEXT.encode(), ("--recipe", "x"), "recipe: expected one of adamw, awd"),
+        (TEXT.encode(), ("--hidden-size", "0"), "--hidden-size: expected whole numbers from 1 to 8192"),
+        (TEXT.encode(), ("--minutes", "0"), "--minutes: expected a number above 0"),
+        (TEXT.encode(), ("--dropout", "1"), "--dropout: expected a number from 0"),
+        (TEXT.encode(), ("--recipe", "x"), "--recipe: expected one of adamw, awd"),
         (b"a\tb\n" * 33, ("--text", "9"), "has no column '9' for text"),
         (TEXT.encode(), ("--valid", "none.txt"), "there is no file 'none.txt'"),
-        (TEXT.encode(), ("--vocabulary", "2"), "size: expected at least 3"),
+        (TEXT.encode(), ("--vocabulary", "2"), "--vocabulary: expected at least 3"),
+        (TEXT.encode(), ("--learning-rate", "-1"), "--learning-rate: expected a number above 0, got -1.0"),
+        (TEXT.encode(), ("--device", "tpu"), "--device must be cpu, cuda or auto, but 'tpu' was given"),
+        (TEXT.encode(), ("--text", "poem"), "has no column 'poem' for text"),
     ],
 )
 def test_train_refuses(shell: Shell, raw: bytes, options: tuple[str, ...], words: str) -> None:
@@ -160,9 +167,36 @@ def test_train_refuses(shell: Shell, raw: bytes, options: tuple[str, ...], words
     assert words in shell.refused("train", "generate", "a.txt", "--quiet", *options, "--out", "o")
 
 
+def test_without_its_package_jieba_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    said = shell.refused("train", "generate", "rhymes.txt", "--tokens", "jieba", *TINY, "--out", "o")
+    assert 'the tokens "jieba" need the package jieba: pip install' in said
+
+
+def test_the_text_to_judge_by_may_come_on_stdin(shell: Shell) -> None:
+    words = ("train", "generate", "rhymes.txt", "--valid", "-", "--json", *TINY, "--out", "o")
+    said = shell(*words, stdin=gzip.compress(rhymes(21, seed=3).encode()))
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["characters"] == len(rhymes(21, seed=3))
+
+
+def test_a_stream_that_is_closed(shell: Shell, model: str) -> None:
+    for words in ((model, "--prompt", "-"), (model,)):
+        script = [SCRIPT, "generate", *words, "--length", "5", "--out", "said.txt", "--overwrite"]
+        done = subprocess.run(
+            ["sh", "-c", '"$@" <&-', "sh", *script], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == (2 if "--prompt" in words else 0)
+        if done.returncode:
+            assert sentence(done.stderr) == "- reads stdin, but it is closed: give a file's name"
+
+
 def test_train_refuses_places(shell: Shell) -> None:
     assert "there is no file" in shell.refused("train", "generate", "none.txt", "--out", "o")
     assert "- reads stdin alone" in shell.refused("train", "generate", "-", "rhymes.txt", "--out", "o")
+    assert "--valid -: stdin holds the training text" in shell.refused(
+        "train", "generate", "-", "--valid", "-", "--out", "o"
+    )
     shell.write("o", "a file")
     assert "is a file, but a folder" in shell.refused("train", "generate", "rhymes.txt", "--out", "o")
 

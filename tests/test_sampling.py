@@ -76,6 +76,8 @@ def test_draws_follow_the_chances_and_the_seed() -> None:
     [
         {"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_k": 0},
         {"top_k": -3}, {"top_p": 0.0}, {"top_p": 1.01}, {"top_p": math.nan}, {"repetition": 0.9},
+        {"temperature": "1"}, {"temperature": None}, {"top_k": 2.5}, {"top_k": "3"}, {"top_p": None},
+        {"repetition": 1j},
     ],
 )  # fmt: skip
 def test_refuses_numbers_that_make_no_sense(wrong: dict[str, Any]) -> None:

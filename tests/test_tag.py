@@ -199,6 +199,9 @@ def test_words_with_vectors_begin_with_them(tmp_path: Path) -> None:
     [
         ({"hidden_size": 0}, "hidden_size must be a whole number, at least 1, but 0 was given"),
         ({"layers": True}, "layers must be a whole number"),
+        ({"layers": None}, "layers must be a whole number, at least 1, but None was given"),
+        ({"embedding_size": None}, "embedding_size must be a whole number, at least 1, but None was given"),
+        ({"vectors": 5}, "vectors must be the path of a file, but 5 was given"),
         ({"epochs": 1.5}, "epochs must be a whole number"),
         ({"dropout": 1.0}, "dropout must be a chance from 0 to below 1, but 1.0 was given"),
         ({"recurrent_dropout": -0.1}, "recurrent_dropout must be a chance"),

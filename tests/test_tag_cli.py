@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,10 @@ def test_an_unfinished_run_is_resumed(shell: Shell, monkeypatch: pytest.MonkeyPa
         ("a O\n", ("--dropout", "2"), "--dropout must be a chance from 0 to below 1, but 2.0 was given"),
         ("a O\n", ("--dropout", "much"), "--dropout: expected a number, got 'much'"),
         ("a O\n", ("--hidden-size", "99999"), "--hidden-size must be at most 4096"),
+        ("a O\n", ("--embedding-size", "99999"), "--embedding-size must be at most 4096"),
+        ("a O\n", ("--layers", "33"), "--layers must be at most 32, but 33 was given"),
+        ("a O\n", ("--seed", "-1"), "but -1 was given: leave it out for the usual one"),
+        ("a O\n", ("--batch-size", "0"), "but 0 was given: leave it out to have it chosen from the data"),
         ("a O\n", ("--characters", "all"), "--characters must be one of cnn, lstm, none"),
         ("a O\n", ("--device", "tpu"), "--device must be cpu, cuda or auto, but 'tpu' was given"),
         ("a O\n", ("--vectors", "none.txt"), "there is no file 'none.txt'"),
@@ -194,6 +200,32 @@ def test_other_mistakes_are_one_sentence(shell: Shell, model: Path) -> None:
     shell.write("broken.conll", "Bob X\nleft\n")
     assert "line 2 of 'broken.conll'" in shell.refused("predict", model, "broken.conll")
     assert contents(shell.folder).keys() >= {"train.conll"}
+
+
+def test_a_pipe_is_not_replaced(shell: Shell, model: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    pipe = tmp_path_factory.mktemp("pipes") / "pipe"
+    os.mkfifo(pipe)
+    said = shell.refused("predict", model, "valid.conll", "--out", pipe, "--overwrite")
+    assert f"--out {pipe} is a device or a pipe, but a file is written" in said
+    assert pipe.is_fifo()
+
+
+def test_halves_of_characters_go_to_a_file(shell: Shell, model: Path) -> None:
+    raw = b'{"tokens": ["Bob", "a\\ud83d"], "id": "\\udce9"}\n'
+    for words in ((), ("--json",)):
+        said = shell("predict", model, "-", "--out", "o.jsonl", "--overwrite", *words, stdin=raw)
+        assert said.code == 0, said.err
+    shell.write("in.jsonl", raw)
+    shell("predict", model, "in.jsonl", "--out", "o.jsonl", "--overwrite")
+    found = json.loads((shell.folder / "o.jsonl").read_text())
+    assert found["tokens"] == ["Bob", "a\ud83d"]
+    assert found["id"] == "\udce9"
+    assert len(found["predicted"]) == 2
+
+
+def test_packed_sentences_may_come_on_stdin(shell: Shell, model: Path) -> None:
+    said = shell("predict", model, "-", stdin=gzip.compress(b"Bob\nleft\n"))
+    assert [line.split()[0] for line in said.out.splitlines()] == ["Bob", "left"]
 
 
 def test_odd_words_are_no_trouble(shell: Shell, model: Path) -> None:

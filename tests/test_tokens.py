@@ -306,6 +306,8 @@ def test_chinese_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jieba", None)
     with pytest.raises(ImportError, match=r"jieba: pip install .*recurra\[chinese\].* or choose .*word"):
         Tokenizer.fit(["我"], "jieba")
+    with pytest.raises(ArgumentError, match="need the package jieba"):
+        Tokenizer.fit(["我"], "jieba")
 
 
 def test_the_package_for_chinese_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ def main() -> None:
         from recurra.cli.usage import run
 
         run(sys.argv[1:] or ["--help"])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell closed it
+            sys.stdout.flush()
     except RecurraError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -53,5 +54,5 @@ def _fail(sentence: str) -> None:
 
 def _drop_output() -> None:
     """Keep Python from writing at its end what nobody takes."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

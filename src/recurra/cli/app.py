@@ -56,6 +56,24 @@ trainer = typer.Typer(
 app.add_typer(trainer, name="train")
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from recurra import __version__
+
+        print(f"recurra {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="LSTM from the user's own file to a model, a score and a report.")
+def _all_verbs(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    """What may stand before a verb."""
+
+
 @app.command(
     short_help="The main job: fit, backtest, forecast, report.",
     epilog="Example: recurra forecast airline.csv --horizon 12 --out airline-forecast",

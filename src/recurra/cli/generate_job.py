@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import recurra
 from recurra.cli.forecast_job import to_json
 from recurra.cli.output import Output, check_file, say_finished, write_text
 from recurra.cli.progress import Progress
+from recurra.cli.verbs import check_device, source_of
 from recurra.data.corpus import END, Corpus, end_of, start_of
 from recurra.errors import ArgumentError
 from recurra.tasks.generate import LanguageModel
@@ -38,6 +40,8 @@ from recurra.tasks.speaking import Speaker
 PREDICTED = "scores"
 _TEMPERATURES = (0.5, 0.8, 1.0)
 _SAMPLE = {"character": 400, "bpe": 160}  # tokens of a sample; of words 100
+_OPTIONS = {"hidden_sizes": "hidden_size", "size": "vocabulary"}
+"""Parameters that the command line calls otherwise."""
 _COLUMNS = ("epoch", "step", "train_loss", "valid_loss", "learning_rate", "seconds")
 
 
@@ -59,11 +63,16 @@ def train(
     if output.finished:
         say_finished(output, as_json=as_json)
         return
-    model = LanguageModel(**numbers)
-    learnt, held = model.corpora(_source(data), valid, text=text)
+    with _options():
+        model = LanguageModel(**numbers)
+    check_device(numbers["device"])
+    if "-" in data and valid == "-":
+        raise ArgumentError("--valid -: stdin holds the training text already: name a file")
+    other = None if valid is None else source_of(valid)
+    learnt, held = model.corpora(_source(data), other, text=text)
     options = {f"--{name.replace('_', '-')}": value for name, value in numbers.items()}
     digests = {"data": learnt.digest(), "--valid": held.digest()}
-    with output.open({**digests, **options}) as folder, Progress(quiet=quiet) as progress:
+    with _options(), output.open({**digests, **options}) as folder, Progress(quiet=quiet) as progress:
         log = _timed(progress, numbers["minutes"])
         model.fit(learnt, valid=held, checkpoints=folder / "steps", log=log)
         document = _written(model, learnt, held, folder, valid is not None)
@@ -207,12 +216,15 @@ def generate(
     """See :func:`recurra.cli.generate_app.generate`."""
     if out is not None:
         check_file(out, overwrite=overwrite)
-    Sampling(**sampling)  # refuses its numbers before the model is read
+    with _options():
+        Sampling(**sampling)  # refuses its numbers before the model is read
     found = LanguageModel.load(model)
     if prompt == "-":
-        prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
+        given = source_of(prompt)
+        prompt = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
     prompt = prompt.encode("utf-8", "replace").decode()
-    pieces = found.stream(prompt, length=length, seed=seed, **sampling)
+    with _options():
+        pieces = found.stream(prompt, length=length, seed=seed, **sampling)
     unknown = found.unknown(prompt)
     if unknown and not quiet:
         said = ", ".join(repr(token) for token in unknown)
@@ -234,7 +246,7 @@ def generate(
 
 def _stream(prompt: str, pieces: Iterator[str]) -> None:
     """Each piece on stdout as soon as it is there; a terminal gets no control characters."""
-    safe = sys.stdout.isatty()
+    safe = sys.stdout is not None and sys.stdout.isatty()
     for piece in (prompt, *pieces) if not safe else _watched(prompt, pieces):
         print(piece, end="", flush=safe)
     print()
@@ -309,8 +321,21 @@ def _source(data: Sequence[str]) -> Any:
     if "-" in data and len(data) > 1:
         raise ArgumentError("DATA: - reads stdin alone: give it without other files")
     if data[0] == "-":
-        return sys.stdin.buffer.read()
+        return source_of("-")
     return data[0] if len(data) == 1 else [Path(one) for one in data]
+
+
+@contextmanager
+def _options() -> Iterator[None]:
+    """An ArgumentError of a parameter names the option of the command line that gave it."""
+    try:
+        yield
+    except ArgumentError as error:
+        name, colon, rest = str(error).partition(":")
+        if not colon or not name.isidentifier():
+            raise
+        option = _OPTIONS.get(name, name).replace("_", "-")
+        raise ArgumentError(f"--{option}:{rest}") from error
 
 
 def _history_csv(history: Sequence[Mapping[str, Any]]) -> str:

@@ -177,6 +177,11 @@ def check_file(path: Path, *, overwrite: bool) -> None:
         raise ArgumentError(
             f"--out {path} is a folder, but a file is written: give a file's name, such as next.csv"
         )
+    # of /dev even links to files, such as stdout, which a rename would replace for everyone
+    if (path.exists() and not path.is_file()) or path.absolute().parent == Path("/dev"):
+        raise ArgumentError(
+            f"--out {path} is a device or a pipe, but a file is written: give a file's name, such as next.csv"
+        )
     if os.path.lexists(path) and not overwrite:
         raise ArgumentError(
             f"--out {path} exists already: add --overwrite to replace it, or give another name"

@@ -27,6 +27,10 @@ NAME = "LSTM"
 PREDICTED = "tags"
 HELD_BACK = 10
 """One in so many documents or sentences is held back where no --valid is given."""
+MOST = {"hidden_size": 4096, "embedding_size": 4096, "layers": 32}
+"""Beyond these a slip of the finger is likelier than a wish, and the machine would run out of memory."""
+_FIXED = ("layers", "embedding_size", "characters", "seed")
+"""Options whose default does not depend on the data."""
 
 
 def train(
@@ -210,7 +214,7 @@ def evaluated(
     for note in notes:
         print(note)
     if not quiet:
-        print(f"{len(data):,} sentences in {seconds:.1f} s", file=sys.stderr)
+        print(f"{counted(len(data), 'sentence')} in {seconds:.1f} s", file=sys.stderr)
 
 
 def print_scores(table: Mapping[str, Mapping[str, Any]]) -> None:
@@ -235,12 +239,13 @@ def _checked(numbers: Mapping[str, Any]) -> dict[str, Any]:
         Tagger(**given)
     except ArgumentError as error:
         name, _, rest = str(error).partition(" ")
-        raise ArgumentError(
-            f"--{name.replace('_', '-')} {rest}: leave it out to have it chosen from the data"
-        ) from error
+        remedy = "for the usual one" if name in _FIXED else "to have it chosen from the data"
+        raise ArgumentError(f"--{name.replace('_', '-')} {rest}: leave it out {remedy}") from error
     check_device(given.get("device", "cpu"))
-    if given.get("hidden_size", 0) > 4096:
-        raise ArgumentError(
-            f"--hidden-size must be at most 4096, but {given['hidden_size']} was given: give a smaller one"
-        )
+    for name, most in MOST.items():
+        if given.get(name, 0) > most:
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} must be at most {most}, but {given[name]} was given: give a "
+                "smaller one"
+            )
     return given

@@ -279,8 +279,12 @@ def _folder(data: str, out: Path | None) -> Path:
 
 
 def source_of(data: str) -> str | bytes:
-    """A path, or what comes on stdin."""
-    return sys.stdin.buffer.read() if data == "-" else data
+    """A path, or what comes on stdin. Raises ArgumentError where stdin is closed."""
+    if data != "-":
+        return data
+    if sys.stdin is None:
+        raise ArgumentError("- reads stdin, but it is closed: give a file's name")
+    return sys.stdin.buffer.read()
 
 
 def _arguments(panel: Panel, numbers: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

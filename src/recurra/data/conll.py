@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recurra.data.files import as_utf8, extension, read_bytes, refuse_foreign
+from recurra.data import files
 from recurra.data.words import counted, several, short
 from recurra.errors import DataError
 
@@ -27,7 +27,10 @@ WORD_KEYS = ("tokens", "words", "form", "text")
 TAG_KEYS = ("tags", "ner_tags", "labels", "slots", "pos_tags", "upos", "pos")
 START = "-DOCSTART-"
 _EXPECTED = "UTF-8 text with a word and its tag in each line"
+_UNNUMBERED = re.compile(r"\d+[-.]\d+")  # a range of words, or an empty node of CoNLL-U
 _BLANKS = re.compile(r"[ \t]+")
+_NO_TAG = re.compile(r"[\t\r\n]|^\s*$")
+_LIMIT = ", without tabs and line breaks"
 _NOTE = re.compile(r"#($|[ \t]*[\w.:-]+[ \t]*=|[ \t]*(newdoc|newpar|begin|end)\b)")
 
 Rows = tuple[tuple[str, ...], ...]
@@ -102,11 +105,12 @@ def read_tagged(
 
     source: a file of columns separated by blanks or tabs, a blank line after each sentence; CoNLL-U;
         JSON lines {"tokens": [...], "tags": [...]}; a folder with seq.in and seq.out, a sentence in each
-        line; seq.in alone; a list of (words, tags), or of lists of words. Files may be packed (.gz .bz2 .xz).
+        line; seq.in alone; a list of (words, tags), or of lists of words, which may be arrays and generators
+        too. Files may be packed (.gz .bz2 .xz).
     tags: for a list of lists of words, the tags of each.
     text, label: the columns of words and tags, by number from 1 (from the end where negative), in CoNLL-U and
         JSON lines by name too. By default the first and the last, in CoNLL-U form and upos.
-    tagged: whether there must be tags; where not, they are read if they are there.
+    tagged: whether there must be tags; where not, they are read if they are there, and none is empty.
 
     Lines that begin with # and are no rows are comments; -DOCSTART- begins a document. Raises DataError, with
     the line, for what cannot be read.
@@ -119,9 +123,9 @@ def read_tagged(
     if isinstance(source, Tagged):
         found = source
     elif isinstance(source, (str, Path)):
-        found = _from_path(Path(source).expanduser(), text, label, tagged)
+        found = _from_path(files.located(source), text, label, tagged)
     elif isinstance(source, (bytes, bytearray)):
-        found = _from_bytes(bytes(source), "the data", "", text, label, tagged)
+        found = _from_bytes(files.unpack(bytes(source), "the data"), "the data", "", text, label, tagged)
     else:
         found = _from_lists(source, tags)
     if not len(found):
@@ -152,7 +156,9 @@ def with_tags(data: Tagged, tags: Sequence[Sequence[str]], outside: str = "O") -
     if form.kind == "jsonl":
         for numbers, row in zip(data.lines, tags, strict=True):
             found = {**json.loads(lines[numbers[0] - 1]), "predicted": list(row)}
-            lines[numbers[0] - 1] = json.dumps(found, ensure_ascii=False)
+            written = json.dumps(found, ensure_ascii=False)
+            halves = files.whole_characters(written) != written  # of characters: in no file but as escapes
+            lines[numbers[0] - 1] = json.dumps(found) if halves else written
     for number in form.starts:
         lines[number - 1] = _joined(lines[number - 1], form.between, outside)
     for numbers, row in zip(data.lines, tags, strict=True):
@@ -171,15 +177,15 @@ def _joined(line: str, between: str, cell: str) -> str:
 
 
 def _from_path(path: Path, text: Any, label: Any, tagged: bool) -> Tagged:
-    if path.is_dir():
+    if files.is_folder(path):
         return _from_folder(path)
-    raw = read_bytes(path, ENDINGS)
-    return _from_bytes(raw, path.name, extension(path.name), text, label, tagged)
+    raw = files.read_bytes(path, ENDINGS)
+    return _from_bytes(raw, path.name, files.extension(path.name), text, label, tagged)
 
 
 def _decoded(raw: bytes, name: str) -> list[str]:
-    refuse_foreign(raw, name)
-    content = as_utf8(raw, name, _EXPECTED).decode().replace("\r\n", "\n").replace("\r", "\n")
+    files.refuse_foreign(raw, name, _EXPECTED)
+    content = files.as_utf8(raw, name, _EXPECTED).decode().replace("\r\n", "\n").replace("\r", "\n")
     return content.removesuffix("\n").split("\n")
 
 
@@ -187,13 +193,13 @@ def _from_folder(path: Path) -> Tagged:
     """A folder with seq.in and seq.out."""
     found = []
     for name in ("seq.in", "seq.out"):
-        files = sorted(path.glob(f"{name}*"))
-        if not files:
+        there = sorted(path.glob(f"{name}*"))
+        if not there:
             raise DataError(
                 f"{str(path)!r} is a folder without {name}; expected seq.in with the words of a sentence in "
                 "each line and seq.out with their tags, or one file: name that"
             )
-        found.append(_decoded(read_bytes(files[0], ENDINGS), f"{path.name}/{files[0].name}"))
+        found.append(_decoded(files.read_bytes(there[0], ENDINGS), f"{path.name}/{there[0].name}"))
     if len(found[0]) != len(found[1]):
         raise DataError(
             f"seq.in of {str(path)!r} has {len(found[0])} lines and seq.out {len(found[1])}; expected as "
@@ -255,7 +261,7 @@ def _from_columns(lines: list[str], name: str, ending: str, text: Any, label: An
         "\t" if tabs else " ",
         3 if by is None else by,
     )
-    return _sentences(lines, split, len(cells), at, by, form, name)
+    return _sentences(lines, split, len(cells), at, by, form, name, tagged)
 
 
 def _by_tabs(line: str) -> list[str]:
@@ -297,15 +303,15 @@ def _tag_column(
 
 
 def _sentences(
-    lines: Sequence[str], split: Any, count: int, at: int, by: int | None, form: Form, name: str
+    lines: Sequence[str], split: Any, count: int, at: int, by: int | None, form: Form, name: str, tagged: bool
 ) -> Tagged:
-    """The sentences of a file of columns, line by line."""
+    """The sentences of a file of columns, line by line. tagged: whether there must be tags."""
     words: list[tuple[str, ...]] = []
     tags: list[tuple[str, ...]] = []
     places: list[Numbers] = []
     documents: list[int] = []
     starts: list[int] = []
-    document, since = 0, False
+    document, since, missing = 0, False, False
     block: list[tuple[str, str, int]] = []
 
     def close() -> None:
@@ -331,14 +337,21 @@ def _sentences(
             starts.append(number)
             continue
         if len(cells) != count:
+            hint = "" if tagged else "; a file with a whole sentence in each line must end in .in"
             raise DataError(
                 f"line {number} of {name!r} has {counted(len(cells), 'column')} and the first line {count}: "
                 f"{short(line)}; expected the same number in every line: correct it, or separate sentences "
-                "by a blank line"
+                f"by a blank line{hint}"
             )
-        if form.kind == "conllu" and not cells[0].isdigit():
-            continue  # a range of words, or an empty node
-        if not cells[at] or (by is not None and not cells[by].strip()):
+        if form.kind == "conllu" and not cells[0].isdecimal():
+            if _UNNUMBERED.fullmatch(cells[0]):
+                continue
+            raise DataError(
+                f"line {number} of {name!r} begins with {short(cells[0])}; expected the number of a word, as "
+                "in all CoNLL-U: correct the line"
+            )
+        missing = missing or (by is not None and not cells[by].strip())
+        if not cells[at] or (missing and tagged):
             raise DataError(
                 f"line {number} of {name!r} has an empty {'tag' if cells[at] else 'word'}: {short(line)}; "
                 "expected both: fill it in, or remove the line"
@@ -348,7 +361,9 @@ def _sentences(
             since = False
         block.append((cells[at], "" if by is None else cells[by].strip(), number))
     close()
-    unknown = by is None or (form.kind == "conllu" and all(tag == "_" for row in tags for tag in row))
+    unknown = (
+        by is None or missing or (form.kind == "conllu" and all(tag == "_" for row in tags for tag in row))
+    )
     known = np.array(documents, np.int64) if document else np.arange(len(words))
     return Tagged(
         tuple(words), None if unknown else tuple(tags), tuple(places), known, name,
@@ -384,10 +399,14 @@ def _from_objects(lines: Sequence[str], name: str, text: Any, label: Any) -> Tag
                 _key(found, text, WORD_KEYS, "text", name) or "",
                 _key(found, label, TAG_KEYS, "label", name),
             )
+            if keys[0] == keys[1]:
+                raise DataError(
+                    f"{name!r}: text and label are both {short(keys[0])}; name two different ones"
+                )
         some, theirs = (found.get(key) if key else None for key in keys)
-        words.append(_strings(some, keys[0], number, name))
+        words.append(_strings(some, keys[0], number, name, tags=False))
         if keys[1] is not None:
-            tags.append(_strings(theirs, keys[1], number, name))
+            tags.append(_strings(theirs, keys[1], number, name, tags=True))
             if len(tags[-1]) != len(words[-1]):
                 raise DataError(
                     f"line {number} of {name!r} has {counted(len(words[-1]), 'word')} and "
@@ -416,25 +435,36 @@ def _key(found: dict[str, Any], given: Any, usual: Sequence[str], what: str, nam
     return None if key is None else str(key)
 
 
-def _strings(value: Any, key: str, number: int, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+def _strings(value: Any, key: str, number: int, name: str, *, tags: bool) -> tuple[str, ...]:
+    found = _row(value, tags)
+    if found is None:
         raise DataError(
-            f"line {number} of {name!r}: expected {key} as a list of strings, got {short(value)}: correct "
-            "the line"
+            f"line {number} of {name!r}: expected {key} as a list of strings{_LIMIT * tags}, got "
+            f"{short(value)}: correct the line"
         )
-    return tuple(value)
+    return found
+
+
+def _row(row: Any, tags: bool) -> tuple[str, ...] | None:
+    """The strings of a row; None where it holds anything else, or a tag that fits into no column."""
+    if isinstance(row, (str, bytes, Mapping)) or not isinstance(row, Iterable):
+        return None
+    found = tuple(row)
+    if not all(isinstance(one, str) and one and not (tags and _NO_TAG.search(one)) for one in found):
+        return None
+    return tuple(files.whole_characters(str(one)) for one in found)
 
 
 def _from_lists(source: Any, tags: Iterable[Sequence[str]] | None) -> Tagged:
-    try:
-        given = list(source)
-    except TypeError:
+    odd = isinstance(source, Mapping) or hasattr(type(source), "columns")  # a frame
+    if odd or not isinstance(source, Iterable):
         raise DataError(
             f"expected a path, (words, tags) of each sentence, or lists of words, got "
             f"{type(source).__name__}: give one of these"
-        ) from None
+        )
+    given = list(source)
     if tags is not None:
-        theirs = list(tags)
+        theirs = list(tags) if isinstance(tags, Iterable) else []
         if len(theirs) != len(given):
             raise DataError(
                 f"there are {len(given)} sentences and tags for {len(theirs)}; expected as many: give both"
@@ -460,13 +490,10 @@ def _is_pair(one: Any) -> bool:
 
 
 def _checked(row: Any, what: str, number: int) -> tuple[str, ...]:
-    if (
-        isinstance(row, str)
-        or not isinstance(row, Sequence)
-        or not all(isinstance(w, str) and w for w in row)
-    ):
+    found = _row(row, what == "tags")
+    if found is None:
         raise DataError(
-            f"sentence {number}: expected its {what} as a list of strings that are not empty, got "
-            f"{short(row)}: split it into words"
+            f"sentence {number}: expected its {what} as a list of strings that are not empty"
+            f"{_LIMIT * (what == 'tags')}, got {short(row)}: split it into {what}"
         )
-    return tuple(row)
+    return found

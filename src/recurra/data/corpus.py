@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recurra.data.files import as_utf8, extension, read_bytes, refuse_foreign
+from recurra.data.files import as_utf8, extension, is_folder, located, read_bytes, refuse_foreign, unpack
 from recurra.data.texts import Texts, read_texts
 from recurra.data.tokens import Tokenizer
 from recurra.data.words import counted, short
@@ -114,11 +114,11 @@ def read_corpus(source: Any, *, text: str | int | None = None) -> Corpus:
     if isinstance(source, Texts):
         found = _listed(source)
     elif isinstance(source, (str, Path)):
-        found = _from_file(Path(source).expanduser(), text)
+        found = _from_file(located(source), text)
     elif isinstance(source, (bytes, bytearray)):
-        found = _from_bytes(bytes(source), "the data", text)
+        found = _from_bytes(unpack(bytes(source), "the data"), "the data", text)
     elif isinstance(source, Sequence) and source and all(isinstance(one, Path) for one in source):
-        parts = [_from_file(one.expanduser(), text) for one in source]
+        parts = [_from_file(located(one), text) for one in source]
         kinds = {part.listed for part in parts}
         if len(kinds) > 1:
             raise DataError(
@@ -135,7 +135,7 @@ def read_corpus(source: Any, *, text: str | int | None = None) -> Corpus:
 
 
 def _from_file(path: Path, text: str | int | None) -> Corpus:
-    if path.is_dir():
+    if is_folder(path):
         files = sorted(path.glob("*.txt"))
         if not files:
             raise DataError(
@@ -152,7 +152,7 @@ def _from_file(path: Path, text: str | int | None) -> Corpus:
 def _from_bytes(raw: bytes, name: str, text: str | int | None) -> Corpus:
     if text is not None or raw[:4] == b"PAR1":
         return _listed(read_texts(raw, text=text, labelled=False))
-    refuse_foreign(raw, name)
+    refuse_foreign(raw, name, "plain UTF-8 text")
     content = as_utf8(raw, name, "plain UTF-8 text").decode().replace("\r\n", "\n").replace("\r", "\n")
     if not content.strip():
         raise DataError(f"{name!r} is empty; expected at least a few hundred characters of text")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recurra.data.words import short
 from recurra.errors import DataError
 
 _PACKED = {  # how packed files begin: what they are called, and what unpacks them
@@ -34,6 +35,7 @@ _FOREIGN = {  # how other files begin: what they are and what to do about it
     b"ARROW1": "an Arrow file: read it with pyarrow or Polars and hand over the frame, or save it as Parquet",
 }
 _LINE_END = re.compile(rb"\r\n?|\n")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def located(path: str | Path) -> Path:
@@ -44,6 +46,14 @@ def located(path: str | Path) -> Path:
         raise DataError(
             f"{str(path)!r} names a home folder that is not here: give the whole path"
         ) from problem
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder. Raises DataError where the system does not say."""
+    try:
+        return path.is_dir()
+    except OSError as problem:
+        raise DataError(f"the file {short(path)} cannot be read: {problem.strerror}") from problem
 
 
 def read_bytes(path: Path, endings: Sequence[str]) -> bytes:
@@ -154,6 +164,14 @@ def as_utf8(
             "NEW'"
         ) from problem
     return raw
+
+
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for halves of characters, as JSON and command lines may spell them: no file can
+    hold those."""
+    if _HALF.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _nearest(path: Path) -> str:

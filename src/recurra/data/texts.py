@@ -19,7 +19,16 @@ from typing import Any
 import numpy as np
 
 from recurra.data import cells
-from recurra.data.files import as_utf8, extension, located, read_bytes, refuse_foreign, unpack
+from recurra.data.files import (
+    as_utf8,
+    extension,
+    is_folder,
+    located,
+    read_bytes,
+    refuse_foreign,
+    unpack,
+    whole_characters,
+)
 from recurra.data.words import counted, several, short
 from recurra.errors import ArgumentError, DataError
 
@@ -153,11 +162,11 @@ def _is_frame(source: Any) -> bool:
 
 
 def _from_path(path: Path, asked: _Asked) -> Texts:
-    try:
-        if path.is_dir():
+    if is_folder(path):
+        try:
             return _from_folder(path, asked)
-    except OSError as problem:
-        raise DataError(f"the file {short(path)} cannot be read: {problem.strerror}") from problem
+        except OSError as problem:
+            raise DataError(f"the folder {short(path)} cannot be read: {problem.strerror}") from problem
     return _from_bytes(read_bytes(path, ENDINGS), path.name, extension(path.name), asked)
 
 
@@ -322,11 +331,17 @@ def _from_cells(content: str, name: str, ending: str, asked: _Asked) -> Texts:
     known = TEXT_NAMES + LABEL_NAMES
     mark = cells.separator(content, ending, known, asked.labelled or asked.columns)
     if mark is None:
-        lines = [(row, line) for row, line in enumerate(content.split("\n"), 1) if line.strip()]
-        return _texts(
-            [(line, None) for _, line in lines], False, np.array([r for r, _ in lines]), name, asked
-        )
-    records = cells.records(content, mark, name)
+        records = [(row, [line]) for row, line in enumerate(content.split("\n"), 1) if line.strip()]
+        if not asked.columns:
+            return _texts(
+                [(line, None) for _, (line,) in records],
+                False,
+                np.array([r for r, _ in records]),
+                name,
+                asked,
+            )
+    else:
+        records = cells.records(content, mark, name)
     sample = [record for _, record in records[:1000]]
     by_name = any(isinstance(one, str) and not one.isdecimal() for one in (asked.text, asked.label))
     names = [one.strip() for one in sample[0]] if by_name else cells.header(sample, known)
@@ -440,9 +455,4 @@ def _word(cell: Any, what: str, row: Any, name: str) -> str:
             f"row {row} of {name!r} has {short(cell)} as {what}, a {type(cell).__name__}; expected a string: "
             "turn it into one"
         )
-    found = str(cell)
-    try:
-        found.encode()
-    except UnicodeEncodeError:  # halves of letters, as JSON may spell them
-        found = found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return found
+    return whole_characters(str(cell))

@@ -31,6 +31,10 @@ _JOINERS = r"['’\-\u200c\u200d]"  # the last two stand within words of Persian
 _WORD = rf"[{_UNSPACED}]\p{{M}}*|{_LETTERS}(?:{_JOINERS}{_LETTERS})*|[^\s\p{{C}}]\p{{M}}*"
 
 
+class _NoJieba(ArgumentError, ImportError):
+    """These tokens cannot be used here, for want of a package."""
+
+
 class Tokenizer:
     """Text to numbers and back. Token 0 is padding and token 1 stands for whatever is not known.
 
@@ -246,7 +250,7 @@ def _cut(text: str) -> list[str]:
 
         jieba.setLogLevel("WARNING")
     except ImportError as problem:
-        raise ImportError(
+        raise _NoJieba(
             'the tokens "jieba" need the package jieba: pip install "recurra[chinese]", or choose "word", '
             "which takes Chinese by character"
         ) from problem

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,15 +46,18 @@ class Sampling:
     repetition: float = 1.0
 
     def __post_init__(self) -> None:
-        conditions = [
-            ("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more, such as 0.8"),
-            ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more, such as 40, or None"),
-            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1, such as 0.9"),
-            ("repetition", self.repetition, 1 <= self.repetition < math.inf, "1 or more, such as 1.2"),
+        conditions: list[tuple[str, type, Callable[[Any], bool], str]] = [
+            ("temperature", Real, lambda heat: 0 <= heat < math.inf, "0 or more, such as 0.8"),
+            ("top_k", Integral, lambda most: most >= 1, "1 or more, such as 40, or None"),
+            ("top_p", Real, lambda share: 0 < share <= 1, "above 0 and at most 1, such as 0.9"),
+            ("repetition", Real, lambda factor: 1 <= factor < math.inf, "1 or more, such as 1.2"),
         ]
-        for name, value, holds, expected in conditions:
-            if not holds:
-                raise ArgumentError(f"{name}: expected {expected}, got {value}; change it")
+        for name, kind, holds, expected in conditions:
+            value = getattr(self, name)
+            if name == "top_k" and value is None:
+                continue
+            if not isinstance(value, kind) or not holds(value):
+                raise ArgumentError(f"{name}: expected {expected}, got {value!r}; change it")
 
     def chances(self, logits: Tensor, said: Sequence[int] = ()) -> Tensor:
         """logits (K,), -inf for what must not come → probabilities (K,), float64. said: earlier tokens."""

@@ -112,7 +112,8 @@ class Tagger:
         counts = {"hidden_size": hidden_size, "layers": layers, "embedding_size": embedding_size,
                   "epochs": epochs, "batch_size": batch_size}  # fmt: skip
         for name, value in counts.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            chosen = value is None and name not in ("layers", "embedding_size")
+            if not chosen and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ArgumentError(f"{name} must be a whole number, at least 1, but {value!r} was given")
         for name, chance in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
             if chance is not None and not (_is_number(chance) and 0 <= chance < 1):
@@ -123,6 +124,8 @@ class Tagger:
             )
         if learning_rate is not None and not (_is_number(learning_rate) and 0 < learning_rate < math.inf):
             raise ArgumentError(f"learning_rate must be a number above 0, but {learning_rate!r} was given")
+        if vectors is not None and not isinstance(vectors, (str, Path)):
+            raise ArgumentError(f"vectors must be the path of a file, but {vectors!r} was given")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1, but {seed!r} was given")
         self.numbers = {**counts, "characters": characters, "dropout": dropout,
