@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from rhymes import rhymes
 from torch.nn import functional
 
 from recurra import Forecaster, LanguageModel, checkpoint, load, train
-from recurra.errors import ArgumentError, DataError, ModelFileError
+from recurra.errors import ArgumentError, DataError, Interrupted, ModelFileError
 from recurra.tasks import generate as module
 from recurra.tasks.generate_network import LanguageNetwork, Streams, Window, Windows, surprise
 from recurra.tasks.generate_plan import AWD, choose_plan, passes
@@ -309,6 +310,60 @@ def test_plans_suit_the_text_and_the_time() -> None:
     )
 
 
+def test_products_are_in_bfloat16_where_the_time_is_given_and_words_are_many() -> None:
+    quick = choose_plan(929_589, 10_000, minutes=60, bfloat16=True)
+    assert quick.precision == "bf16-mixed"
+    assert {
+        choose_plan(929_589, 10_000, bfloat16=True).precision,
+        choose_plan(929_589, 10_000, minutes=60).precision,
+        choose_plan(929_589, 65, minutes=60, bfloat16=True).precision,
+    } == {"32-true"}
+    exact = dataclasses.replace(quick, precision="32-true")
+    assert passes(quick, 929_589, 10_000) > passes(exact, 929_589, 10_000)
+
+
+def test_before_it_learns_each_token_is_as_likely_as_it_is_frequent(model: LanguageModel) -> None:
+    start = model._build()
+    known = torch.from_numpy(model.counts) + 1.0
+    torch.testing.assert_close(start.bias.softmax(0), known / known.sum())
+    assert not torch.equal(start.bias, model._network().bias)
+
+
+def test_in_bfloat16_it_learns_alike_and_resumes_exactly(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(precision: str, folder: Path | None = None) -> LanguageModel:
+        model = LanguageModel(**TINY, seed=7)
+        planned = model.planned
+        monkeypatch.setattr(
+            model, "planned", lambda count: dataclasses.replace(planned(count), precision=precision)
+        )
+        return model.fit(text_file, checkpoints=folder)
+
+    exact, low = trained("32-true"), trained("bf16-mixed")
+    assert {weight.dtype for weight in low._network().parameters()} == {torch.float32}
+    assert not torch.equal(low._network().bias, exact._network().bias)
+    first, second = (one.history[-1]["valid_loss"] for one in (exact, low))
+    assert second == pytest.approx(first, rel=0.02)
+    seen: list[Window] = []
+    read = Windows.__call__
+
+    def killing(self: Windows, generator: torch.Generator) -> Iterator[Window]:
+        for window in read(self, generator):
+            if len(seen) == 7:
+                raise KeyboardInterrupt
+            seen.append(window)
+            yield window
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Windows, "__call__", killing)
+        with pytest.raises(Interrupted):
+            trained("bf16-mixed", tmp_path)
+    again = trained("bf16-mixed", tmp_path)
+    for name, weight in low._network().state_dict().items():
+        assert torch.equal(weight, again._network().state_dict()[name]), name
+
+
 def test_frequencies_and_positions() -> None:
     rows = by_frequency(np.array([0, 1, 1, 2]), np.array([4.0, 1.0, 2.0, 3.0]), np.array([0, 12, 5]))
     assert [(row["name"], row["share"], row["nats"]) for row in rows] == [
@@ -337,7 +392,12 @@ def test_own_baselines_are_learnt_from_the_other_tenths(model: LanguageModel) ->
         ({"learning_rate": math.nan}, "learning_rate: expected a number above 0"),
         ({"dropout": 1.0}, "dropout: expected a number from 0 to below 1"),
         ({"recipe": "sgd"}, "recipe: expected one of adamw, awd, got 'sgd'"),
+        ({"hidden_sizes": 8.5}, "hidden_sizes: expected whole numbers from 1"),
+        ({"minutes": "1"}, "minutes: expected a number above 0, got '1'"),
+        ({"learning_rate": 1j}, "learning_rate: expected a number above 0, got 1j"),
+        ({"dropout": True}, "dropout: expected a number from 0 to below 1, got True"),
         ({"seed": -1}, "seed: expected a whole number from 0"),
+        ({"seed": True}, "seed: expected a whole number from 0"),
     ],
 )
 def test_refuses_arguments(wrong: dict[str, Any], words: str) -> None:
@@ -360,8 +420,9 @@ def test_refuses_what_it_cannot_use(model: LanguageModel, tmp_path: Path) -> Non
         model.generate("a", temperature=-1)
     with pytest.raises(ArgumentError, match="prompt: expected a string, got bytes"):
         model.generate(b"a")  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="seed: expected"):
-        model.generate("a", seed=-1)
+    for seed in (-1, True):
+        with pytest.raises(ArgumentError, match="seed: expected"):
+            model.generate("a", seed=seed)
     for text in ("", " \n", 7):
         with pytest.raises(DataError, match="text: expected some text to score"):
             model.score(text)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ from recurra.data.corpus import (
 )
 from recurra.data.tokens import KINDS, Tokenizer
 from recurra.data.words import counted
+from recurra.engine import native
 from recurra.errors import ArgumentError, DataError, ModelFileError
 from recurra.tasks.generate_network import LanguageNetwork, Streams, Windows, surprise
 from recurra.tasks.generate_plan import RECIPES, Plan, choose_plan, with_numbers
@@ -80,7 +81,9 @@ class LanguageModel:
         device: str = "cpu",
     ) -> None:
         check_kind(tokens, KINDS)
-        sizes = (hidden_sizes,) if isinstance(hidden_sizes, int) else hidden_sizes
+        sizes = (
+            hidden_sizes if hidden_sizes is None or isinstance(hidden_sizes, Sequence) else (hidden_sizes,)
+        )
         self.numbers: dict[str, Any] = {
             "vocabulary": vocabulary,
             "hidden_sizes": None if sizes is None else tuple(sizes),
@@ -145,14 +148,20 @@ class LanguageModel:
             name: value for name, value in self.numbers.items() if name not in ("vocabulary", "minutes")
         }
         minutes = self.numbers["minutes"]
-        plan = choose_plan(count, len(self.tokenizer), recipe=self.recipe, minutes=minutes)
+        plan = choose_plan(
+            count, len(self.tokenizer), recipe=self.recipe, minutes=minutes, bfloat16=self._has_bfloat16()
+        )
         return with_numbers(plan, count, len(self.tokenizer), **chosen)
+
+    def _has_bfloat16(self) -> bool:
+        kernels = native.kernels()
+        return self.device == "cpu" and kernels is not None and kernels.for_pairs is not None
 
     def _build(self) -> LanguageNetwork:
         plan = self.plan
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return LanguageNetwork(
+            network = LanguageNetwork(
                 len(self.tokenizer),
                 plan.embedding_size,
                 plan.hidden_sizes,
@@ -164,6 +173,11 @@ class LanguageModel:
                 weight_drop=plan.weight_drop,
                 forget_bias=plan.forget_bias,
             )
+        with torch.no_grad():
+            # else the first thousand steps go into learning how frequent each word is
+            known = torch.from_numpy(self.counts).double() + 1.0
+            network.bias.copy_((known / known.sum()).log())
+        return network
 
     def _train(
         self, numbers: Numbers, judged: Numbers, folder: Path | None, about: str, log: Log | None
@@ -181,7 +195,7 @@ class LanguageModel:
                 log({"stage": "training", **row})
 
         history = train.fit(
-            train.quiet_fabric(self.device),
+            train.quiet_fabric(self.device, precision=plan.precision),
             Streams(network, plan.streams, plan.activity, plan.change),
             Windows(numbers, plan.streams, plan.window, plan.varied, plan.resets),
             epochs=plan.epochs or 1_000_000,
@@ -245,7 +259,7 @@ class LanguageModel:
         sampling: temperature, top_k, top_p, repetition of `recurra.tasks.sampling.Sampling`. Raises
         ArgumentError for values that make no sense.
         """
-        return prompt + "".join(self.stream(prompt, length=length, seed=seed, **sampling))
+        return _whole(prompt) + "".join(self.stream(prompt, length=length, seed=seed, **sampling))
 
     def stream(self, prompt: str = "", *, length: int = 200, seed: int = 0, **sampling: Any) -> Iterator[str]:
         """What follows the prompt, a piece at a time, as soon as it is there; see :meth:`generate`.
@@ -360,10 +374,10 @@ def _check_numbers(numbers: dict[str, Any], recipe: str, seed: int) -> None:
             raise ArgumentError(f"{name}: expected a whole number, 1 or more, got {value!r}; or leave it out")
     for name in ("minutes", "learning_rate"):
         value = numbers[name]
-        if value is not None and not 0 < value < float("inf"):
+        if value is not None and not (_is_number(value) and 0 < value < float("inf")):
             raise ArgumentError(f"{name}: expected a number above 0, got {value!r}; or leave it out")
     dropout = numbers["dropout"]
-    if dropout is not None and not 0 <= dropout < 1:
+    if dropout is not None and not (_is_number(dropout) and 0 <= dropout < 1):
         raise ArgumentError(f"dropout: expected a number from 0 to below 1, got {dropout!r}; give 0.4, say")
     _check_seed(seed)
 
@@ -372,6 +386,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_seed(seed: Any) -> None:
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ArgumentError(f"seed: expected a whole number from 0 to 2**63 - 1, got {seed!r}; give 1, say")

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from recurra.nn.init import forget_bias_, orthogonal_
 from recurra.nn.recurrent import LSTM
+from recurra.tasks.vocabulary_loss import vocabulary_loss
 
 _MOST_LOGITS = 1 << 23  # at once, when nothing is learnt
 
@@ -108,8 +109,11 @@ class LanguageNetwork(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., H) → (..., K)."""
-        weight = self.embedding.weight if self.output is None else self.output
-        return functional.linear(hidden, weight, self.bias)
+        return functional.linear(hidden, *self.weights_out())
+
+    def weights_out(self) -> tuple[Tensor, Tensor]:
+        """W (K, H) and b (K,) of the logits."""
+        return self.embedding.weight if self.output is None else self.output, self.bias
 
     def _locked(self, x: Tensor, chance: float) -> Tensor:
         """One mask for all steps: Gal and Ghahramani 2016."""
@@ -158,13 +162,13 @@ class Streams(nn.Module):
             for place in range(len(self.network.layers))
         )
         hidden, raw, finals = self.network.hidden(window.tokens, states)
-        logits = self.network.logits(hidden)
-        loss = functional.cross_entropy(logits.flatten(0, 1), window.targets.flatten())
+        weight, bias = self.network.weights_out()
+        loss = vocabulary_loss(hidden.flatten(0, 1), weight, bias, window.targets.flatten())
         # a state that is not finite would stay so to the stream's end; the loop skips the step
         if self.training and bool(torch.isfinite(loss.detach())):
-            for place, (h, c) in enumerate(finals):
-                setattr(self, f"h_{place}", h.detach())
-                setattr(self, f"c_{place}", c.detach())
+            for place, ((h, c), (h_before, c_before)) in enumerate(zip(finals, states, strict=True)):
+                setattr(self, f"h_{place}", h.detach().to(h_before.dtype))
+                setattr(self, f"c_{place}", c.detach().to(c_before.dtype))
         if not self.training or not (self.activity or self.change):
             return loss
         cost = self.activity * hidden.square().mean()
