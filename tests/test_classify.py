@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from recurra import checkpoint
+from recurra.data.texts import Texts
 from recurra.errors import ArgumentError, DataError, Interrupted, ModelFileError
 from recurra.tasks.classify import Classifier
-from recurra.tasks.classify_bag import Bag, fit_bag, learn_family
 from recurra.tasks.classify_learning import best_mixture, folds_of
 from recurra.tasks.classify_network import Batch, ClassifyNetwork, Reader, entropy
-from recurra.tasks.classify_plan import choose_plan
-from recurra.tasks.classify_rows import Preparation
+from recurra.tasks.classify_rows import read
 
 TINY = {"hidden_size": 4, "members": 2, "epochs": 2}
 GOOD, BAD = (
@@ -171,6 +170,38 @@ def test_other_files_are_no_models(tmp_path: Path, fitted: Classifier) -> None:
     checkpoint.write(path, {name: one for name, one in tensors.items() if "lstm" not in name}, plain)
     with pytest.raises(ModelFileError, match="does not fit its weights"):
         Classifier.load(path)
+
+
+def test_one_label_that_rows_have_or_have_not(tmp_path: Path) -> None:
+    texts, labels = reviews(63)
+    given: list[list[str]] = [["good"] if label == "good" else [] for label in labels]
+    model = Classifier(**TINY).fit(texts, given)
+    assert (model.classes, model.several) == (("good",), True)
+    found = model.predict(texts)
+    assert found.probabilities.shape == (63, 1)
+    right = [
+        (("good",) if label == "good" else ()) == one for label, one in zip(labels, found.labels, strict=True)
+    ]
+    assert np.mean(right) > 0.8
+    model.save(tmp_path / "m.safetensors")
+    again = Classifier.load(tmp_path / "m.safetensors").predict(texts)
+    np.testing.assert_array_equal(found.probabilities, again.probabilities)
+
+
+@pytest.mark.parametrize("kind", ["array", "objects", "pandas", "polars"])
+def test_columns_of_texts_with_labels_are_taken_as_a_list_of_them(kind: str) -> None:
+    texts, labels = reviews(33)
+    made: dict[str, Any] = {
+        "array": np.array,
+        "objects": lambda one: np.array(one, dtype=object),
+        "pandas": pytest.importorskip("pandas").Series,
+        "polars": pytest.importorskip("polars").Series,
+    }
+    expected = read(texts, labels, labelled=True, columns={})
+    found = read(made[kind](texts), made[kind](labels), labelled=True, columns={})
+    assert isinstance(found, Texts)
+    assert (found.texts, found.labels) == (expected.texts, expected.labels)
+    assert read(made[kind](texts), None, labelled=False, columns={}).texts == expected.texts
 
 
 def test_texts_with_several_labels() -> None:
@@ -400,51 +431,3 @@ def test_the_mixture_is_where_the_loss_is_least(seed: int) -> None:
     assert deep > 1
     few = best_mixture(useful[:1], noise[:1], targets[:1], ones[:1], several=False)
     assert (few - 0.5).abs().max() < 1.0, "one row decides little"
-
-
-def test_n_grams_are_counted_as_written() -> None:
-    texts = ["b a b a", "a", "", "c b a"]
-    tokens = [np.array([ord(t) - 95 for t in text.split()], np.int64) for text in texts]
-    family = learn_family(tokens, texts, (1, 2), fewest=2, characters=False)
-    names = ["<pad>", "<unk>", "a", "b", "c"]
-    assert [family.written(k, names) for k in range(len(family.keys))] == ["a", "b", "b a"]
-    assert family.counts(tokens, texts).toarray().tolist() == [[2, 2, 2], [1, 0, 0], [0, 0, 0], [1, 1, 1]]
-    letters = learn_family(tokens, ["ab ab", "Ab"], (2, 3), fewest=2, characters=True)
-    assert sorted(letters.written(k, names) for k in range(len(letters.keys))) == [
-        " a",
-        " ab",
-        "ab",
-        "ab ",
-        "b ",
-    ]
-
-
-def test_the_bag_is_scikit_learns_logistic_regression_on_tfidf() -> None:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    texts, labels = reviews(127)
-    plan = choose_plan(127, 999, text=True, classes=2)
-    data = Classifier().check(texts, labels)
-    rows = Preparation.fit(data, plan, "word").encode(data)
-    targets = np.eye(2, dtype=np.float32)[[int(name == "good") for name in labels]]
-    ours = fit_bag(
-        rows.floor_counts(), targets, np.ones(127, np.float32), kind="tfidf", several=False, strength=10.0
-    )
-    counted = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+").fit(texts)
-    assert ours.factors.shape[1] == 1
-    # n-grams that occur once are left out of the floor, so compare with the same columns
-    kept = np.asarray((counted.transform(texts) > 0).sum(0)).ravel() >= 1
-    vocabulary = {name for name, at in counted.vocabulary_.items() if kept[at]}
-    frequent = {name for name in vocabulary if sum(f" {text} ".count(f" {name} ") for text in texts) > 1}
-    again = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+", vocabulary=sorted(frequent)
-    )
-    x = again.fit_transform(texts)
-    assert x.shape[1] == len(ours.factors)
-    model = LogisticRegression(C=10.0, solver="liblinear", tol=1e-6).fit(x, targets[:, 1])
-    np.testing.assert_allclose(
-        ours.logits(rows.floor_counts())[:, 1] * 2, model.decision_function(x), atol=0.05
-    )
-    again = Bag.from_tensors("tfidf", ours.tensors())
-    assert np.array_equal(again.logits(rows.floor_counts()), ours.logits(rows.floor_counts()))

@@ -97,6 +97,40 @@ def test_the_report_shows_all_of_it(shell: Shell) -> None:
     assert not [given for _, given in page.tags if str(given.get("src", "")).startswith("http")]
 
 
+def test_attention_is_shown_where_the_readers_pool_by_it(shell: Shell) -> None:
+    texts, labels = reviews(63)
+    odd = [name if k % 5 else "good" for k, name in enumerate(labels)]  # so that there are mistakes
+    lines = "".join(f"{name},{text}\n" for text, name in zip(texts, odd, strict=True))
+    shell.write("reviews.csv", "label,text\n" + lines)
+    for pooling in ("attention", "max"):
+        options = ("--pooling", pooling, "--out", pooling, *TINY)
+        assert shell("train", "classify", "reviews.csv", *options).code == 0
+        page = Page((shell.folder / pooling / "report.html").read_text())
+        assert "Most confident mistakes" in page.text
+        assert (": attention" in page.text) == (pooling == "attention")
+        assert ("where they look, not which class" in page.text) == (pooling == "attention")
+
+
+def test_rows_without_labels(shell: Shell) -> None:
+    shell.write("reviews.csv", table())
+    shell.write("more.csv", "review\n" + "\n".join(reviews(33, seed=3)[0]) + "\n")
+    command = ("train", "classify", "reviews.csv", "--text", "review", "--label", "stars", *TINY)
+    said = shell(*command, "--adversarial", "virtual", "--unlabelled", "more.csv", "--out", "m", "--json")
+    assert said.code == 0, said
+    document = json.loads(said.out)
+    assert "33 rows of more.csv counted without their labels." in document["notes"]
+    assert "virtual adversarial distance 0.05" in document["model"]["training"]
+    assert shell("predict", "m/model.safetensors", "more.csv").code == 0
+    assert "stdin holds the training data already" in shell.refused(
+        *(one if one != "reviews.csv" else "-" for one in command),
+        *("--adversarial", "virtual", "--unlabelled", "-", "--out", "n"),
+        stdin=table().encode(),
+    )
+    assert "stdin holds the validation data already" in shell.refused(
+        *command, "--valid", "-", "--adversarial", "virtual", "--unlabelled", "-", "--out", "n", stdin=b""
+    )
+
+
 def test_several_labels_and_json(shell: Shell) -> None:
     texts, labels = reviews(63)
     rows = [
@@ -184,6 +218,11 @@ def test_a_stopped_run_goes_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
         (FOUR, ("--class-weights", "z=2"), "class_weights: 'z' is no class"),
         (FOUR, ("--valid", "none.csv"), "there is no file 'none.csv'"),
         (FOUR, ("--vectors", "none.txt"), "none.txt"),
+        (FOUR, ("--adversarial", "virtually"), "--adversarial must be a number, 'virtual', or"),
+        (FOUR, ("--adversarial", "some"), "expected a number, got 'some'"),
+        (FOUR, ("--adversarial", "-1"), "--adversarial must be a number from 0 up to 10, or virtual"),
+        (FOUR, ("--unlabelled", "d.csv"), "--adversarial virtual on the command line"),
+        (FOUR, ("--adversarial", "virtual", "--unlabelled", "none.csv"), "there is no file 'none.csv'"),
     ],
 )
 def test_refusals(shell: Shell, content: str | bytes, options: tuple[str, ...], says: str) -> None:

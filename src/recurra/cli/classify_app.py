@@ -71,9 +71,19 @@ _Weights = Annotated[
     typer.Option("--class-weights", help="balanced, or how much each counts: a=2,b=1.", show_default=False),
 ]
 _Adversarial = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        "--adversarial", parser=number, metavar="X", help="Adversarial training; 0.02.", show_default=False
+        "--adversarial",
+        parser=lambda text: text if str(text).startswith("virtual") else number(text),
+        metavar="X",
+        help="Adversarial training: 0.02, virtual or virtual:0.05.",
+        show_default=False,
+    ),
+]
+_Unlabelled = Annotated[
+    str | None,
+    typer.Option(
+        "--unlabelled", help="More rows, without labels, for --adversarial virtual.", show_default=False
     ),
 ]
 _Vectors = Annotated[
@@ -101,6 +111,7 @@ def train_classify(
     label_smoothing: _Smoothing = None,
     class_weights: _Weights = None,
     adversarial: _Adversarial = None,
+    unlabelled: _Unlabelled = None,
     vectors: _Vectors = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -115,6 +126,7 @@ def train_classify(
     classify_job.train(
         data,
         valid=valid,
+        unlabelled=unlabelled,
         columns={"text": text, "label": label, "between": between},
         numbers={
             "tokens": tokens,

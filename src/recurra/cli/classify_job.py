@@ -36,6 +36,7 @@ def train(
     data: str,
     *,
     valid: str | None,
+    unlabelled: str | None,
     columns: Mapping[str, Any],
     numbers: Mapping[str, Any],
     out: Path,
@@ -51,18 +52,22 @@ def train(
     if output.finished:
         say_finished(output, as_json=as_json)
         return
-    if (data, valid) == ("-", "-"):
-        raise ArgumentError("--valid -: stdin holds the training data already: name a file")
+    _check_stdin(data, valid, unlabelled)
     classifier = Classifier(**_checked(numbers))
     known = classifier.check(source_of(data), **_columns(data, columns))
     other = None
     if valid is not None:
         other = read(source_of(valid), None, labelled=True, columns=_columns(valid, columns))
         classifier.check_same(known, other)
-    arguments = {"data": known.digest(), "--valid": None if other is None else other.digest()}
+    more = None
+    if unlabelled is not None:
+        more = classifier.check_unlabelled(known, source_of(unlabelled), text=columns.get("text"))
+    arguments: dict[str, Any] = {"data": known.digest()}
+    for name, one in (("--valid", other), ("--unlabelled", more)):
+        arguments[name] = None if one is None else one.digest()
     arguments |= {f"--{name.replace('_', '-')}": value for name, value in numbers.items()}
     with output.open(arguments) as folder, Progress(quiet=quiet) as progress:
-        classifier.fit(known, valid=other, checkpoints=folder / "steps", log=progress.log)
+        classifier.fit(known, valid=other, unlabelled=more, checkpoints=folder / "steps", log=progress.log)
         document = _write(folder, classifier, known, other, command)
         shutil.rmtree(folder / "steps")
     if as_json:
@@ -74,6 +79,16 @@ def train(
     print(document["verdict"])
     print(f"Report: {output.path / 'report.html'}  ({time.monotonic() - started:.0f} s)")
     print(f"Model: {output.path / 'model.safetensors'}")
+
+
+def _check_stdin(data: str, valid: str | None, unlabelled: str | None) -> None:
+    """Raises ArgumentError where stdin is to be read twice."""
+    for flag, one, before in (
+        ("--valid", valid, {data: "training"}),
+        ("--unlabelled", unlabelled, {valid: "validation", data: "training"}),
+    ):
+        if one == "-" and "-" in before:
+            raise ArgumentError(f"{flag} -: stdin holds the {before['-']} data already: name a file")
 
 
 def _write(
@@ -89,9 +104,10 @@ def _write(
         if other is not None
         else f"{len(held.places):,} rows, each by parts of the model that were not trained on it"
     )
-    notes = [*known.notes, *_described(model, known, other)]
+    notes = [*model.notes, *_described(model, known, other)]
     mistakes = most_confident_mistakes(held.probabilities, held.targets, 12)
     explained, note = _explained(model, held, mistakes)
+    weighed = _attended(model, held, mistakes)
     settings = told_settings(model, known)
     document = {
         "verdict": words,
@@ -115,6 +131,7 @@ def _write(
         scored=scored,
         mistakes=mistakes,
         explained=explained,
+        attended=weighed,
         notes=[*notes, *note],
         settings=settings,
         command=shlex.join(command),
@@ -167,9 +184,15 @@ def told_settings(model: Classifier, known: Data) -> dict[str, str]:
         f"{plan.pooling} pooling; {weights:,} weights",
         "linear model": f"logistic regression on {linear}",
         "training": f"{len(known):,} rows, {sum(map(len, model.history.values()))} epochs in all, batches of "
-        f"{plan.batch_size}, learning rate {plan.learning_rate:g}, dropout {plan.dropout:g}",
+        f"{plan.batch_size}, learning rate {plan.learning_rate:g}, dropout {plan.dropout:g}"
+        + _adversarial(model),
         "seed": str(model.seed),
     }
+
+
+def _adversarial(model: Classifier) -> str:
+    kind = "virtual adversarial" if model.plan.virtual else "adversarial"
+    return f", {kind} distance {model.plan.adversarial:g}" if model.plan.adversarial else ""
 
 
 def _explained(
@@ -183,6 +206,20 @@ def _explained(
         return {place: _weighed(model, held, place) for place in mistakes}, []
     except ImportError:
         return {}, ["Which words mattered is shown where recurra[lens] is installed."]
+
+
+def _attended(model: Classifier, held: Held, mistakes: Sequence[int]) -> dict[int, list[tuple[str, float]]]:
+    """Words of mistakes with their weights in attention pooling, the largest 1; none for another pooling."""
+    if model.plan.pooling != "attention" or isinstance(held.data, Sequences) or not len(mistakes):
+        return {}
+    found = {}
+    rows = model.attention(held.data.take(held.places[list(mistakes)]))
+    for place, one in zip(mistakes, rows, strict=True):
+        tokens, weights = one.tokens[:_EXPLAINED], one.weights[:_EXPLAINED]
+        most = float(weights.max(initial=1e-12))
+        pairs = zip(tokens, weights, strict=True)
+        found[place] = [(f"{token} ", float(weight) / most) for token, weight in pairs]
+    return found
 
 
 def _weighed(model: Classifier, held: Held, place: int) -> list[tuple[str, float]]:

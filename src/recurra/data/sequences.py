@@ -76,6 +76,8 @@ def is_sequences(source: Any) -> bool:
         return _is_npz(head) or re.search(rb"^@data\s*$", head, re.MULTILINE | re.IGNORECASE) is not None
     if isinstance(source, (list, tuple)):
         return bool(source) and not isinstance(source[0], str) and hasattr(source[0], "__len__")
+    if getattr(source, "ndim", None) == 1 and len(source) and isinstance(next(iter(source)), str):
+        return False
     return isinstance(source, Sequences) or (hasattr(source, "ndim") and not hasattr(source, "columns"))
 
 

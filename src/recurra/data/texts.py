@@ -103,7 +103,7 @@ def read_texts(
 ) -> Texts:
     """Texts and their labels from a path, the bytes of a file, a frame, a list of strings, or a `Texts`.
 
-    labels: for a list of strings, the label of each, or a list of several.
+    labels: for a list, array or column of strings, the label of each, or a list of several.
     text, label: columns, by name or by number from 1; by default those of well-known names (text, sentence,
         review …; label, class, category …), or of two columns the one with fewer different values as label.
     between: what stands between several labels of one text, such as ";". None: a cell is one label.
@@ -126,6 +126,8 @@ def read_texts(
             'between: expected one mark or more, such as ";", got an empty text; leave it out'
         )
     asked = _Asked(text, label, between, labelled)
+    if labels is not None and hasattr(type(source), "to_frame") and not hasattr(type(source), "columns"):
+        source = source.to_list()  # one column of a frame, as in fit(frame["text"], frame["label"])
     listed = not isinstance(source, (Texts, str, Path, bytes, bytearray)) and not _is_frame(source)
     if labels is not None and not listed:
         raise ArgumentError(

@@ -43,6 +43,7 @@ def render(
     scored: str,
     mistakes: Sequence[int],
     explained: Explained,
+    attended: Explained,
     notes: Sequence[str],
     settings: Mapping[str, str],
     command: str,
@@ -52,7 +53,8 @@ def render(
     held: rows that the model was not trained on, and what it says of them. table: the scores of the model,
     first, of the floor and of the most frequent class. scored: on which rows, in words. mistakes: places in
     held of mistakes to show; explained: the pieces of some of them, with how much each spoke for the class
-    that was said, from -1 to 1.
+    that was said, from -1 to 1; attended: their weights in attention pooling, the largest 1, where the
+    LSTMs pool so.
     """
     state, words = verdict(table, len(held.places))
     tags = {"wins": "better than the floor", "level": "level with the floor", "loses": "the floor is better"}
@@ -62,7 +64,7 @@ def render(
         _confusion(model, held),
         _curves(model, held),
         _calibration(model, held),
-        _mistakes(model, held, mistakes, explained),
+        _mistakes(model, held, mistakes, explained, attended),
         _words(model),
         _training(model.history),
     ]
@@ -301,7 +303,9 @@ def _calibration(model: Classifier, held: Held) -> Part:
     return Part("calibration", "Can the probabilities be believed?", words, plots=[plot], short="Calibration")
 
 
-def _mistakes(model: Classifier, held: Held, mistakes: Sequence[int], explained: Explained) -> Part | None:
+def _mistakes(
+    model: Classifier, held: Held, mistakes: Sequence[int], explained: Explained, attended: Explained
+) -> Part | None:
     if not len(mistakes):
         return None
     said = held.probabilities
@@ -317,11 +321,18 @@ def _mistakes(model: Classifier, held: Held, mistakes: Sequence[int], explained:
         whole = held.data.texts[held.places[place]]
         cut = whole if len(whole) <= _LONGEST else whole[:_LONGEST] + " …"
         texts.append(Marked(explained.get(place, [(cut or "(empty)", 0.0)]), heading=f"Row {line}: {sure}"))
+        if attended.get(place):
+            texts.append(Marked(attended[place], heading=f"Row {line}: attention"))
     words = ["Rows that were wrong with the highest probability: mistakes of the model, or of the labels."]
     if explained:
         words.append(
             "Marked words spoke for the class given, those in the other colour against it, by integrated "
             "gradients of the LSTMs."
+        )
+    if attended:
+        words.append(
+            "Under “attention” words are marked by their weight where the LSTMs pool over time, the mean of "
+            "all LSTMs, the largest in full colour: where they look, not which class that speaks for."
         )
     tables = [Table(["", "given", "probability", "is"], rows)] if rows else []
     return Part("mistakes", "Most confident mistakes", words, tables=tables, texts=texts, short="Mistakes")

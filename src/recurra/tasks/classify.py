@@ -32,6 +32,7 @@ from recurra.data.tokens import KINDS
 from recurra.data.words import several as listed
 from recurra.data.words import short
 from recurra.errors import ArgumentError, DataError, ModelFileError
+from recurra.tasks.classify_attention import attended
 from recurra.tasks.classify_bag import Bag
 from recurra.tasks.classify_learning import (
     Examples,
@@ -43,9 +44,9 @@ from recurra.tasks.classify_learning import (
     train_reader,
 )
 from recurra.tasks.classify_network import ClassifyNetwork, Reader, probabilities
-from recurra.tasks.classify_plan import Plan, choose_plan
-from recurra.tasks.classify_results import Classified, Held
-from recurra.tasks.classify_rows import Data, Preparation, classes_of, read, targets_of
+from recurra.tasks.classify_plan import checked_weights, choose_plan, plan_of
+from recurra.tasks.classify_results import Attended, Classified, Held
+from recurra.tasks.classify_rows import Data, Preparation, check_kinds, classes_of, read, targets_of
 from recurra.tasks.classify_scores import FLOOR, MAJORITY, NUMBERS_FLOOR, by_class, decided, scores
 from recurra.tasks.threads import few_threads
 
@@ -66,8 +67,10 @@ class Classifier:
     at most, ``dropout``, ``pooling`` ("last", "mean", "max", "attention"), ``label_smoothing``: chosen from
     the size of the data where None (`recurra.tasks.classify_plan`). class_weights: "balanced", or how much
     the rows of each class count. adversarial: how far embeddings are moved against the network in training,
-    in units of their size, such as 0.02. vectors: a file of word vectors to begin with. ``seed`` fixes every
-    random number; ``device``: "cpu", "cuda" or "auto".
+    in units of their size, such as 0.02; or "virtual", or "virtual:0.1" with how far, which moves them to
+    where the prediction changes most and learns from rows without labels too (`fit`'s unlabelled). vectors:
+    a file of word vectors to begin with. ``seed`` fixes every random number; ``device``: "cpu", "cuda" or
+    "auto".
 
     Raises ArgumentError for a value that makes no sense.
     """
@@ -83,7 +86,7 @@ class Classifier:
         pooling: str | None = None,
         label_smoothing: float | None = None,
         class_weights: str | Mapping[str, float] | None = None,
-        adversarial: float | None = None,
+        adversarial: float | str | None = None,
         vectors: str | Path | None = None,
         seed: int = 0,
         device: str = "cpu",
@@ -104,7 +107,7 @@ class Classifier:
             "adversarial": adversarial,
         }
         choose_plan(1, 1, text=True, classes=2, **self.numbers)
-        self.tokens, self.class_weights, self.vectors = tokens, _checked_weights(class_weights), vectors
+        self.tokens, self.class_weights, self.vectors = tokens, checked_weights(class_weights), vectors
         self.seed, self.device = seed, device
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.network: ClassifyNetwork | None = None
@@ -117,6 +120,7 @@ class Classifier:
         labels: Iterable[Any] | None = None,
         *,
         valid: Any = None,
+        unlabelled: Any = None,
         checkpoints: str | Path | None = None,
         log: Log | None = None,
         **columns: Any,
@@ -125,26 +129,34 @@ class Classifier:
 
         data: a path, a frame, an array, a list; labels: of a list or array; columns: text, label and between
         of `read_texts`. valid: data to choose by, read alike, or a pair of data and labels; where None, parts
-        of the data take that role in turn, and the network learns from all of them. checkpoints: a folder in
-        which a killed run finds its way back; run again with the same arguments, it ends with the same
-        weights. log is called with a dict after each epoch. Raises DataError where the data cannot be used.
+        of the data take that role in turn, and the network learns from all of them. unlabelled: more rows,
+        whose labels are not looked at, for adversarial="virtual"; in each epoch as many of them count as
+        there are labelled ones. checkpoints: a folder in which a killed run finds its way back; run again
+        with the same arguments, it ends with the same weights. log is called with a dict after each epoch.
+        Raises DataError where the data cannot be used, ArgumentError for unlabelled without "virtual".
         """
         train = read(data, labels, labelled=True, columns=columns)
         held = None if valid is None else read(*_pair(valid), labelled=True, columns=columns)
+        others = None if unlabelled is None else self.check_unlabelled(train, unlabelled, **columns)
         self.classes, self.several = classes_of(train)
         self.kind, self.notes = ("numbers" if isinstance(train, Sequences) else "text"), train.notes
         examples = self._plan(train)
+        if others is not None:
+            rows = self.preparation.encode(others, linear=False)
+            examples = dataclasses.replace(examples, others=rows)
+            self.notes = (*self.notes, f"{len(others):,} rows of {others.name} counted without their labels.")
         self.shares = examples.targets.mean(0)
         folder = None if checkpoints is None else Path(checkpoints)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+        about = ", ".join(one.digest() if one else "none" for one in (train, held, others))
         if held is None:
             splits = folds_of(examples.targets, self.plan.members, self.seed)
             said = Said(examples)
         else:
             splits = [(np.arange(len(train)), np.arange(len(held)))] * self.plan.members
             said = Said(self._examples(held))
-        self._learn(examples, said, splits, f"data {train.digest()}, {held and held.digest()}", folder, log)
+        self._learn(examples, said, splits, about, folder, log)
         self._judge(held or train, said)
         return self
 
@@ -156,12 +168,20 @@ class Classifier:
 
     def check_same(self, known: Data, valid: Data) -> None:
         """Raise what :meth:`fit` on ``known`` would raise on ``valid``."""
-        if isinstance(known, Sequences) != isinstance(valid, Sequences):
-            raise DataError(
-                f"{known.name!r} and {valid.name!r} are texts and sequences of numbers; expected the same of "
-                "both: give others with valid"
-            )
+        check_kinds(known, valid, "valid")
         targets_of(valid, *classes_of(known))
+
+    def check_unlabelled(self, known: Data, unlabelled: Any, **columns: Any) -> Data:
+        """Raise what :meth:`fit` on ``known`` would raise on ``unlabelled``; returns it read."""
+        if not choose_plan(1, 1, text=True, classes=2, **self.numbers).virtual:
+            raise ArgumentError(
+                "unlabelled rows count in virtual adversarial training only; expected adversarial='virtual' "
+                "(--adversarial virtual on the command line) beside them: give it, or leave them out"
+            )
+        text = {name: one for name, one in columns.items() if name == "text"}
+        others = read(unlabelled, None, labelled=False, columns=text)
+        check_kinds(known, others, "unlabelled")
+        return others
 
     def _plan(self, train: Data) -> Examples:
         """Choose the numbers, learn tokens or scales, and encode."""
@@ -250,7 +270,7 @@ class Classifier:
                 self.plan,
                 seed=self.seed + number,
                 device=self.device,
-                about=f"{about}, {self.plan}, {self.tokens}, {self.class_weights}, {self.vectors}",
+                about=f"data {about}, {self.plan}, {self.tokens}, {self.class_weights}, {self.vectors}",
                 checkpoint=None if folder is None else folder / f"reader-{number + 1}.safetensors",
                 log=None if log is None else _staged(log, f"training {name}"),
             )
@@ -280,6 +300,7 @@ class Classifier:
                 label_smoothing=plan.label_smoothing,
                 several=self.several,
                 adversarial=plan.adversarial,
+                virtual=plan.virtual,
                 jitter=plan.jitter,
                 region=plan.region,
                 spelling=self.preparation.spelling() if known and plan.letters else None,
@@ -332,6 +353,14 @@ class Classifier:
         said = decided(own, self.several)
         labels: list[Any] = [tuple(self.classes[k] for k in np.flatnonzero(row)) for row in said]
         return Classified(tuple(labels if self.several else (one[0] for one in labels)), own, self.classes)
+
+    def attention(self, data: Any, **columns: Any) -> tuple[Attended, ...]:
+        """How much each word or step of each row weighed, of a classifier with pooling="attention".
+
+        data: as for :meth:`predict`. Raises ArgumentError for another pooling.
+        """
+        network = self._network()
+        return attended(network, self.preparation, read(data, None, labelled=False, columns=columns))
 
     def evaluate(self, data: Any, labels: Iterable[Any] | None = None, **columns: Any) -> dict[str, Any]:
         """Scores on labelled data, beside those of the floor and of the most frequent class.
@@ -407,18 +436,17 @@ class Classifier:
             raise ModelFileError(f"{path}: expected a classify model, found task {document.get('task')!r}")
         try:
             classifier = Classifier(**document["arguments"])
-            plan = dict(document["plan"])
-            classifier.plan = Plan(
-                **{**plan, **{name: tuple(plan[name]) for name in ("characters", "letters")}}
-            )
+            classifier.plan = plan_of(document["plan"])
             classifier.kind, classifier.several = document["kind"], bool(document["several"])
             classifier.classes = tuple(document["classes"])
             classifier.notes, classifier.start = (), None
             classifier.preparation = Preparation.from_parts(
                 classifier.plan, _under("preparation", tensors), document["preparation"]
             )
-            classifier.bag = Bag.from_tensors(document["kinds"][0], _under("bag", tensors))
-            classifier.floor = Bag.from_tensors(document["kinds"][1], _under("floor", tensors))
+            classifier.bag, classifier.floor = (
+                Bag.from_tensors(kind, _under(part, tensors), several=classifier.several)
+                for kind, part in zip(document["kinds"], ("bag", "floor"), strict=True)
+            )
             classifier.shares = tensors["shares"].numpy()
             classifier.held_scores, classifier.history = document["held_scores"], document["history"]
             readers = [classifier._reader(0) for _ in range(classifier.plan.members)]
@@ -451,20 +479,3 @@ def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix(f"{part}."): one for name, one in tensors.items() if name.startswith(f"{part}.")
     }
-
-
-def _checked_weights(given: Any) -> str | dict[str, float] | None:
-    if given is None:
-        return None
-    if given == "balanced":
-        return "balanced"
-    fits = isinstance(given, Mapping) and all(
-        isinstance(one, (int, float)) and not isinstance(one, bool) and 0 < one < 1e9
-        for one in given.values()
-    )
-    if not fits:
-        raise ArgumentError(
-            f"class_weights must be 'balanced' or a dict of class and number above 0, but {short(given)} was "
-            "given: correct it, or leave it out"
-        )
-    return {str(name): float(one) for name, one in given.items()}

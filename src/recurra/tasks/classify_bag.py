@@ -7,8 +7,9 @@ that a text has counts as the logarithm of how much more frequent it is in the o
 rarity. The one to beat is logistic regression on TF-IDF of words and pairs of words: what anything more
 elaborate must be better than. Of sequences of numbers both are logistic regression on the numbers.
 
-An n-gram of tokens is one int64: its tokens' numbers side by side, bits // n each. No two n-grams share one,
-and to look one up is a binary search. Axes: N texts, V n-grams, K classes.
+An n-gram of tokens is one int64: its tokens' numbers side by side, 63 // n bits each; those of rare tokens
+that do not fit are the unknown one's. No two other n-grams share one, and to look one up is a binary search.
+Axes: N texts, V n-grams, K classes.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ _ALPHABET = 4094  # characters that are told apart in n-grams of characters
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of n-grams: of tokens, or of characters within words and at their edges.
+    """One kind of n-grams. sizes: the n. keys: (V,) those that are counted, rising.
 
-    sizes: the n. keys: (V,) those that are counted, rising. alphabet: the code points of characters, rising;
+    form: "tokens"; "gaps", of which only the first and the last token count; "beginnings", with which a text
+    begins; "characters", within words and at their edges. alphabet: the code points of characters, rising;
     None for tokens.
     """
 
     sizes: tuple[int, ...]
     keys: Keys
     alphabet: Keys | None = None
+    form: str = "tokens"
 
     def counts(self, tokens: Sequence[Keys], texts: Sequence[str]) -> Any:
         """How often each text has each n-gram: a sparse matrix (N, V) of float32."""
@@ -53,7 +56,7 @@ class Family:
         if not len(self.keys):
             return csr_array((len(texts), 0), dtype=np.float32)
         for rows in _chunks(tokens, texts, self.alphabet):
-            found = [_keys(rows, n, self.sizes[-1], self.alphabet is not None) for n in self.sizes]
+            found = [_keys(rows, n, self.sizes[-1], self.form) for n in self.sizes]
             keys = np.concatenate([pair[0] for pair in found])
             owner = np.concatenate([pair[1] for pair in found])
             place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -72,7 +75,8 @@ class Family:
             numbers.append(key & ((1 << bits) - 1))
             key >>= bits
         if self.alphabet is None:
-            return " ".join(tokens[number] for number in reversed(numbers))
+            written = " ".join(tokens[n] if n else "…" for n in reversed(numbers))
+            return f"{written} …" if self.form == "beginnings" else written
         points = [
             32 if n == 1 else 0xFFFD if n == 2 else int(self.alphabet[n - 3]) for n in reversed(numbers)
         ]
@@ -80,21 +84,26 @@ class Family:
 
 
 def learn_family(
-    tokens: Sequence[Keys], texts: Sequence[str], sizes: tuple[int, ...], *, fewest: int, characters: bool
+    tokens: Sequence[Keys],
+    texts: Sequence[str],
+    sizes: tuple[int, ...],
+    *,
+    fewest: int,
+    form: str = "tokens",
 ) -> Family:
-    """The n-grams of these sizes that occur `fewest` times or more."""
+    """The n-grams of these sizes and this form that occur `fewest` times or more."""
     alphabet = None
-    if characters:
+    if form == "characters":
         points, many = np.unique(_points("".join(texts)), return_counts=True)
         alphabet = np.sort(points[np.argsort(-many, kind="stable")[:_ALPHABET]])
     keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for rows in _chunks(tokens, texts, alphabet):
-        here = np.concatenate([_keys(rows, n, sizes[-1], characters)[0] for n in sizes])
+        here = np.concatenate([_keys(rows, n, sizes[-1], form)[0] for n in sizes])
         new, many = np.unique(here, return_counts=True)
         every, where = np.unique(np.concatenate([keys, new]), return_inverse=True)
         counts = np.bincount(where, np.concatenate([counts, many]), len(every)).astype(np.int64)
         keys = every
-    return Family(sizes, keys[counts >= fewest], alphabet)
+    return Family(sizes, keys[counts >= fewest], alphabet, form)
 
 
 def _chunks(tokens: Sequence[Keys], texts: Sequence[str], alphabet: Keys | None) -> Iterator[list[Keys]]:
@@ -127,20 +136,25 @@ def _letters(text: str, alphabet: Keys) -> Keys:
     return found
 
 
-def _keys(rows: Sequence[Keys], n: int, most: int, within_words: bool) -> tuple[Keys, Keys]:
+def _keys(rows: Sequence[Keys], n: int, most: int, form: str) -> tuple[Keys, Keys]:
     """Each n-gram of each row as one number, and the row that it is in."""
     lengths = np.array([len(row) for row in rows])
     joined = np.concatenate(rows) if len(rows) else np.zeros(0, np.int64)
     owner = np.repeat(np.arange(len(rows)), lengths)
     count = max(0, len(joined) - n + 1)
     bits = _BITS // most
+    joined = np.where(joined >> bits, 1, joined)
     keys = np.zeros(count, np.int64)
     for k in range(n):
-        keys = (keys << bits) | joined[k : k + count]
+        # no token's number is 0, which is padding's
+        left_out = form == "gaps" and 0 < k < n - 1
+        keys = (keys << bits) | (0 if left_out else joined[k : k + count])
     kept = owner[:count] == owner[n - 1 : n - 1 + count]
-    if within_words:
+    if form == "characters":
         for k in range(1, n - 1):
             kept &= joined[k : k + count] != 1
+    if form == "beginnings":
+        kept[1:] &= owner[1:count] != owner[: max(0, count - 1)]
     return keys[kept], owner[:count][kept]
 
 
@@ -151,19 +165,25 @@ class Bag:
     kind: "bayes": whether an n-gram is there; "tfidf": 1 + log of how often it is; "plain": numbers (N, V).
     scales: (V,) of each family, what its n-grams count; each family's part of a row is scaled to length 1.
     factors: (V, K), of all families one after the other, K 1 where there are two classes. bias: (K,).
+    several: whether a row can have several classes, or none; then K is their number, also where that is 1.
     """
 
     kind: str
     scales: tuple[Numbers, ...]
     factors: Numbers
     bias: Numbers
+    several: bool = False
 
     def logits(self, counts: Sequence[Any]) -> Numbers:
         """counts: (N, V) of each family. Returns (N, K), two columns for two classes."""
         found = self._features(counts) @ self.factors + self.bias
-        if found.shape[1] == 1:
-            found = np.concatenate([-0.5 * found, 0.5 * found], axis=1)
-        return np.asarray(found, np.float32)
+        return np.asarray(self._of_each(found), np.float32)
+
+    def _of_each(self, found: Numbers) -> Numbers:
+        """(…, K) with two columns for two classes."""
+        if found.shape[1] > 1 or self.several:
+            return found
+        return np.concatenate([-0.5 * found, 0.5 * found], axis=1)
 
     def _features(self, counts: Sequence[Any]) -> Any:
         """(N, V) of all families, scaled."""
@@ -178,8 +198,9 @@ class Bag:
 
     def weights(self) -> Numbers:
         """What an n-gram adds to each class in a row that has nothing else, (V, K)."""
-        found = self.factors * np.concatenate(self.scales)[:, None] if self.scales else self.factors
-        return np.concatenate([-0.5 * found, 0.5 * found], axis=1) if found.shape[1] == 1 else found
+        return self._of_each(
+            self.factors * np.concatenate(self.scales)[:, None] if self.scales else self.factors
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """For a model file."""
@@ -187,11 +208,11 @@ class Bag:
         return {**scales, "factors": torch.from_numpy(self.factors), "bias": torch.from_numpy(self.bias)}
 
     @staticmethod
-    def from_tensors(kind: str, tensors: Mapping[str, Tensor]) -> Bag:
+    def from_tensors(kind: str, tensors: Mapping[str, Tensor], *, several: bool = False) -> Bag:
         """What `tensors` gave. Raises KeyError where something is missing."""
         count = sum(name.startswith("scale.") for name in tensors)
         scales = tuple(tensors[f"scale.{k}"].numpy() for k in range(count))
-        return Bag(kind, scales, tensors["factors"].numpy(), tensors["bias"].numpy())
+        return Bag(kind, scales, tensors["factors"].numpy(), tensors["bias"].numpy(), several)
 
 
 def fit_bag(
@@ -212,7 +233,8 @@ def fit_bag(
     x = empty._features(counts)
     fitted = [_regression(x, wanted, weights, strength) for wanted in columns.T]
     factors = np.stack([one[0] for one in fitted], 1)
-    return Bag(kind, tuple(scales), factors, np.array([one[1] for one in fitted], np.float32))
+    bias = np.array([one[1] for one in fitted], np.float32)
+    return Bag(kind, tuple(scales), factors, bias, several)
 
 
 def _ratios(counts: Any, wanted: NDArray[Any]) -> Numbers:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ _AT_ONCE = 256  # rows that a reader reads at once when nothing is learnt
 
 @dataclass(frozen=True)
 class Examples:
-    """N encoded rows, their targets (N, K) and how much each counts (N,)."""
+    """N encoded rows, their targets (N, K) and how much each counts (N,). others: rows without targets."""
 
     rows: Rows
     targets: Numbers
     weights: Numbers
+    others: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -113,8 +115,11 @@ def train_reader(
     lengths = train.rows.lengths[places]
 
     def batches(generator: torch.Generator) -> Iterator[Batch]:
-        for part in batches_by_length(lengths, plan.batch_size, generator):
-            yield train.rows.batch(places[part], train.targets, weights=train.weights)
+        order = batches_by_length(lengths, plan.batch_size, generator)
+        beside = _others(train.others, len(places), plan.batch_size, generator)
+        for part in order:
+            batch = train.rows.batch(places[part], train.targets, weights=train.weights)
+            yield replace(batch, **next(beside, {}))
 
     def validate() -> float:
         logits = torch.from_numpy(logits_of(reader, judge.rows, held))
@@ -140,6 +145,19 @@ def train_reader(
     # Wherever it was trained, what follows is quick enough on the CPU.
     reader.cpu()
     return [dict(row) for row in history.rows]
+
+
+def _others(
+    rows: Rows | None, count: int, size: int, generator: torch.Generator
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of rows without targets, without end: of an epoch's own choice of at most `count` of them."""
+    if rows is None:
+        return
+    chosen = torch.randperm(len(rows), generator=generator).numpy()[:count]
+    order = batches_by_length(rows.lengths[chosen], size, generator)
+    for part in cycle(order):
+        batch = rows.batch(chosen[part])
+        yield {"others": batch.x, "other_lengths": batch.lengths}
 
 
 def logits_of(reader: Reader, rows: Rows, places: Places) -> Numbers:

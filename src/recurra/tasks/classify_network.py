@@ -13,6 +13,7 @@ Axes: N batch, T time, F features, H hidden units of one direction, K classes, M
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,7 @@ class Batch:
 
     targets: 1 for a row's class, or for each of its classes, else 0. wide: what the bag of n-grams says,
     (N, K), or None where there is no bag. weights: how much each row counts in the loss, (N,), or None.
+    others: rows without targets, (M, T) or (M, T, F), and other_lengths (M,), or None.
     """
 
     x: Tensor
@@ -83,6 +85,12 @@ class Batch:
     targets: Tensor | None = None
     wide: Tensor | None = None
     weights: Tensor | None = None
+    others: Tensor | None = None
+    other_lengths: Tensor | None = None
+
+
+_PROBE = 0.01
+"""How far virtual adversarial training looks for the worst direction, in units of a row's own size."""
 
 
 class Reader(nn.Module):
@@ -99,6 +107,11 @@ class Reader(nn.Module):
     With `adversarial` above 0 the loss is also taken where the embedding is moved by that much, in units of
     its own size, in the worst direction (Miyato, Dai and Goodfellow, "Adversarial training methods for
     semi-supervised text classification", 2017, equations 3 and 5); it takes twice the time.
+    With `virtual` what is added is how far the prediction changes there, the Kullback–Leibler divergence of
+    the two, and the worst direction is that in which it changes most (equations 7 and 8, with one step of
+    the power method). That needs no targets, so rows without them count too. It takes about three times as
+    long.
+    Embeddings are not normalised, as they are there: to move each row in units of its own size does the same.
     """
 
     def __init__(
@@ -115,6 +128,7 @@ class Reader(nn.Module):
         label_smoothing: float = 0.0,
         several: bool = False,
         adversarial: float = 0.0,
+        virtual: bool = False,
         jitter: float = 0.0,
         spelling: Spelling | None = None,
         region: int = 0,
@@ -127,7 +141,7 @@ class Reader(nn.Module):
         """
         super().__init__()
         self.several, self.dropout, self.label_smoothing = several, dropout, label_smoothing
-        self.adversarial, self.jitter = adversarial, jitter
+        self.adversarial, self.virtual, self.jitter = adversarial, virtual, jitter
         self.embedding = Words(tokens, embedding_size, spelling) if tokens else None
         size = embedding_size if tokens else features
         self.region = nn.Conv1d(size, size, region, padding=region // 2) if region else None
@@ -167,31 +181,86 @@ class Reader(nn.Module):
 
     def read(self, values: Tensor, lengths: Tensor) -> Tensor:
         """values: (N, T, F). Returns logits (N, K)."""
+        pooled = self.pooling(self._states(values, lengths), lengths)
+        logits: Tensor = self.output(functional.dropout(pooled, self.dropout, self.training))
+        return logits
+
+    def attention(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """How much each step weighs where the pooling is "attention": (N, T), of each row together 1."""
+        assert self.pooling.attention is not None
+        weights: Tensor = self.pooling.attention(self._states(self.embed(x), lengths), lengths)[1]
+        return weights
+
+    def _states(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """The states of both directions, (N, T, 2H)."""
         if self.region is not None:
             # beyond a row's end padding embeds to zeros, which is also what the convolution pads with
             seen = functional.relu(self.region(values.transpose(1, 2))).transpose(1, 2)
             seen = functional.dropout(seen, 0.5 * self.dropout, self.training)
             values = torch.cat((values, seen), 2)
-        output, _ = self.lstm(values, lengths=lengths)
-        pooled = functional.dropout(self.pooling(output, lengths), self.dropout, self.training)
-        logits: Tensor = self.output(pooled)
-        return logits
+        output: Tensor = self.lstm(values, lengths=lengths)[0]
+        return output
 
     def loss(self, batch: Batch) -> Tensor:
-        """The mean cross entropy of the rows, () in nats; the same again where it is worst, if asked for."""
+        """The mean cross entropy of the rows, () in nats; and what adversarial training adds."""
         values = self.embed(batch.x)
         if not self.adversarial:
             return self._entropy(self.read(values, batch.lengths), batch)
+        if self.virtual:
+            changes = [self.divergence(values, batch.lengths, self.worst(values, batch.lengths))]
+            if batch.others is not None and batch.other_lengths is not None:
+                more = self.embed(batch.others)
+                changes.append(
+                    self.divergence(more, batch.other_lengths, self.worst(more, batch.other_lengths))
+                )
+            return self._entropy(self.read(values, batch.lengths), batch) + torch.cat(changes).mean()
         values.retain_grad() if values.requires_grad else values.requires_grad_()
         loss = self._entropy(self.read(values, batch.lengths), batch)
         (worst,) = torch.autograd.grad(loss, values, retain_graph=True)
-        length = worst.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1)
-        size = values.detach().flatten(1).norm(dim=1).view(-1, 1, 1)
-        moved = values + self.adversarial * size * worst / length
+        moved = values + sized(worst, values, batch.lengths, self.adversarial)
         return loss + self._entropy(self.read(moved, batch.lengths), batch)
+
+    def worst(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Where the prediction changes most, as far away as asked for: what to add to values, (N, T, F)."""
+        here = values.detach()
+        probe = sized(torch.randn_like(here), here, lengths, _PROBE).requires_grad_()
+        change = self.divergence(here, lengths, probe).sum()
+        (direction,) = torch.autograd.grad(change, probe)
+        return sized(direction, here, lengths, self.adversarial)
+
+    def divergence(self, values: Tensor, lengths: Tensor, moved: Tensor) -> Tensor:
+        """How far the prediction changes, in nats, where values (N, T, F) are moved by as much: (N,).
+
+        Of all classes, or the mean of each alone. Without the dropout of states, which would change it by
+        itself. The prediction without the move counts as given: no gradient goes there.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                given = self.read(values, lengths)
+            found = self.read(values + moved, lengths)
+        finally:
+            self.train(training)
+        if self.several:
+            given, found = (torch.stack((one, -one), 2) for one in (given, found))
+            logs, others = functional.logsigmoid(given), functional.logsigmoid(found)
+            return (logs.exp() * (logs - others)).sum(2).mean(1)
+        logs, others = given.log_softmax(1), found.log_softmax(1)
+        return (logs.exp() * (logs - others)).sum(1)
 
     def _entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         return entropy(logits, batch, several=self.several, smoothing=self.label_smoothing)
+
+
+def sized(direction: Tensor, values: Tensor, lengths: Tensor, distance: float) -> Tensor:
+    """The direction (N, T, F), as long as `distance` times the values of each row, zero beyond its length."""
+    steps = torch.arange(values.shape[1], device=values.device)
+    direction = direction.masked_fill((steps >= lengths.unsqueeze(1)).unsqueeze(-1), 0)
+    length = direction.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, 1, 1)
+    size = values.detach().flatten(1).norm(dim=1).view(-1, 1, 1)
+    found: Tensor = distance * size * direction / length
+    return found
 
 
 def entropy(logits: Tensor, batch: Batch, *, several: bool, smoothing: float = 0.0) -> Tensor:
@@ -242,6 +311,11 @@ class ClassifyNetwork(nn.Module):
     def deep(self, batch: Batch) -> Tensor:
         """The mean of the readers' logits, (N, K)."""
         return torch.stack([reader(batch.x, batch.lengths) for reader in self.readers]).mean(0)
+
+    def attention(self, batch: Batch) -> Tensor:
+        """The mean of the readers' weights in attention pooling, (N, T), of each row together 1."""
+        readers = cast(list[Reader], self.readers)
+        return torch.stack([reader.attention(batch.x, batch.lengths) for reader in readers]).mean(0)
 
 
 def probabilities(logits: Tensor, *, several: bool) -> Tensor:

@@ -38,6 +38,18 @@ class Classified:
 
 
 @dataclass(frozen=True)
+class Attended:
+    """How much each token of a text, or step of a sequence, weighed where the LSTMs pool by attention.
+
+    tokens: (T,), as they are written, those of the middle left out where a text was too long to be read
+    whole; of a sequence of numbers the steps, counted from 1. weights: (T,), together 1.
+    """
+
+    tokens: tuple[str, ...]
+    weights: Numbers
+
+
+@dataclass(frozen=True)
 class Held:
     """What was said of rows by parts that were not trained on them, and the truth.
 

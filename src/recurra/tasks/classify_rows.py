@@ -68,6 +68,15 @@ def classes_of(data: Data) -> tuple[tuple[str, ...], bool]:
     return tuple(sorted(counts, key=int if numbers else str)), many
 
 
+def check_kinds(known: Data, other: Data, name: str) -> None:
+    """Raises DataError where one holds texts and the other numbers. name: the argument of the other."""
+    if isinstance(known, Sequences) != isinstance(other, Sequences):
+        raise DataError(
+            f"{known.name!r} and {other.name!r} are texts and sequences of numbers; expected the same of "
+            f"both: give others with {name}"
+        )
+
+
 def targets_of(data: Data, classes: Sequence[str], many: bool) -> NDArray[np.float32]:
     """(N, K): 1 for each label of a row. Raises DataError for a label that is not among the classes."""
     assert data.labels is not None
@@ -122,17 +131,23 @@ class Preparation:
         )
         tokens = tokenizer.encode(data.texts)
         sizes = (1, 2, 3, 4, 5) if kind == "character" else (1, 2)
-        families = [learn_family(tokens, data.texts, sizes, fewest=2, characters=False)]
+        families = [learn_family(tokens, data.texts, sizes, fewest=2)]
         if plan.fewest != 2:
-            families.append(learn_family(tokens, data.texts, sizes, fewest=plan.fewest, characters=False))
-        if plan.characters and kind != "character":
-            families.append(learn_family(tokens, data.texts, plan.characters, fewest=2, characters=True))
+            families.append(learn_family(tokens, data.texts, sizes, fewest=plan.fewest))
+        more = {"gaps": plan.gaps, "beginnings": plan.beginnings} if _begin_alike(tokens) else {}
+        more["characters"] = plan.characters
+        for form, own in more.items():
+            if own and kind != "character":
+                families.append(learn_family(tokens, data.texts, own, fewest=2, form=form))
         counts = np.bincount(np.concatenate(tokens), minlength=len(tokenizer))[2:]
         frequent = len(tokenizer) if kind == "bpe" else 2 + int((counts > 1).sum())
         return Preparation(plan, tokenizer, tuple(families), min(frequent, plan.vocabulary))
 
-    def encode(self, data: Data) -> Rows:
-        """What the parts of the classifier read of these rows. Raises DataError for data of another kind."""
+    def encode(self, data: Data, *, linear: bool = True) -> Rows:
+        """What the parts of the classifier read of these rows. Raises DataError for data of another kind.
+
+        linear: whether for the linear models too.
+        """
         if (self.tokenizer is None) != isinstance(data, Sequences):
             kinds = ("texts", "sequences of numbers")
             got, learnt = kinds if self.tokenizer is None else kinds[::-1]
@@ -149,9 +164,10 @@ class Preparation:
             return Rows(tuple(values), (np.stack([_resampled(one) for one in values]),), 1)
         assert self.tokenizer is not None
         tokens = self.tokenizer.encode(data.texts)
-        counts = tuple(family.counts(tokens, data.texts) for family in self.families)
+        families = self.families if linear else ()
+        counts = tuple(family.counts(tokens, data.texts) for family in families)
         known, longest = self.known, self.plan.longest
-        return Rows(tuple(_cut(np.where(one < known, one, 1), longest) for one in tokens), counts, self.first)
+        return Rows(tuple(cut(np.where(one < known, one, 1), longest) for one in tokens), counts, self.first)
 
     def spelling(self) -> Spelling | None:
         """The runs of letters of the tokens that the readers tell apart; None where these have none."""
@@ -195,6 +211,7 @@ class Preparation:
         return {
             "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
             "sizes": [list(family.sizes) for family in self.families],
+            "forms": [family.form for family in self.families],
             "known": self.known,
         }
 
@@ -204,13 +221,14 @@ class Preparation:
         if document["tokenizer"] is None:
             return Preparation(plan, mean=tensors["mean"].numpy(), scale=tensors["scale"].numpy())
         families = []
-        for k, sizes in enumerate(document["sizes"]):
+        for k, (sizes, form) in enumerate(zip(document["sizes"], document["forms"], strict=True)):
             alphabet = tensors.get(f"family.{k}.alphabet")
             families.append(
                 Family(
                     tuple(sizes),
                     tensors[f"family.{k}.keys"].numpy(),
                     None if alphabet is None else alphabet.numpy(),
+                    form,
                 )
             )
         return Preparation(
@@ -256,6 +274,12 @@ class Rows:
         return Batch(x, lengths, *parts)
 
 
+def _begin_alike(tokens: Sequence[NDArray[np.int64]]) -> bool:
+    """Whether twenty tokens begin half of the texts, as of questions; how headlines begin only misleads."""
+    counts = np.sort(np.bincount([int(one[0]) for one in tokens if len(one)]))
+    return bool(counts[-20:].sum() >= 0.5 * len(tokens))
+
+
 def _runs(token: str, sizes: tuple[int, ...]) -> list[str]:
     """Runs of letters in a token, its beginning and end marked, without the whole of it."""
     marked = f"<{token}>"
@@ -263,7 +287,7 @@ def _runs(token: str, sizes: tuple[int, ...]) -> list[str]:
     return [run for run in runs if run != marked]
 
 
-def _cut(tokens: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
+def cut(tokens: NDArray[Any], longest: int) -> NDArray[Any]:
     """The beginning and the end of a row that is too long."""
     if len(tokens) <= longest:
         return tokens
