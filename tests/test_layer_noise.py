@@ -17,6 +17,7 @@ from recurra.engine import native, plain
 from recurra.engine.noise import Noise
 from recurra.engine.stack import Steps
 from recurra.nn.inputs import stack_of, weights_of
+from recurra.nn.noise import _dropped
 
 KINDS = ["LSTM", "GRU", "RNN", "PeepholeLSTM", "CoupledLSTM", "LayerNormLSTM", "LayerNormGRU", "SLSTM"]
 NOISE: dict[str, Any] = {"recurrent_dropout": 0.3, "zoneout": 0.2}
@@ -129,6 +130,25 @@ def test_weight_drop_drops_recurrent_weights_alone() -> None:
     assert layer.weight_hh_l0.grad.eq(0).all()
     bare.load_state_dict(layer.state_dict())
     torch.testing.assert_close(layer.eval()(x)[0], bare(x)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (63, 101)])
+@pytest.mark.parametrize("chance", [0.0, 1e-9, 0.1, 0.5, 0.9])
+def test_weights_are_dropped_with_their_chance(
+    chance: float, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    weight = torch.randn(shape, dtype=dtype).requires_grad_()
+    torch.manual_seed(3)
+    found = [_dropped(weight, chance) for _ in range(33)]
+    torch.manual_seed(3)
+    assert all(torch.equal(one, _dropped(weight, chance)) for one in found)
+    share = torch.stack(found).eq(0).double().mean().item()
+    assert abs(share - chance) < 5 * (chance * (1 - chance) / (33 * weight.numel())) ** 0.5 + 1e-4
+    (gradient,) = torch.autograd.grad(found[0].sum(), weight)
+    torch.testing.assert_close(found[0], gradient * weight, rtol=0, atol=0)
+    factor = torch.tensor(1 / (1 - chance), dtype=dtype)
+    torch.testing.assert_close(gradient, torch.where(gradient == 0, 0, factor), rtol=1e-4, atol=0)
 
 
 def test_zoneout_of_one_keeps_the_state_for_ever() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recurra.tasks import vocabulary_loss as module
-from recurra.tasks.vocabulary_loss import vocabulary_loss
+from recurra.tasks.vocabulary_loss import vocabulary_loss, vocabulary_nats
 
 
 def made(count: int, hidden: int, tokens: int, seed: int, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
@@ -35,6 +35,20 @@ def test_loss_and_gradients_are_torchs(
     found = torch.autograd.grad(3.0 * ours, numbers)
     wanted = torch.autograd.grad(3.0 * theirs, numbers)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [1, 63, 1 << 18])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nats_of_each_token_are_torchs(
+    dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE", at_once)
+    (hidden, weight, bias), targets = made(63, 33, 7, at_once, dtype)
+    found = vocabulary_nats(hidden, weight, bias, targets)
+    logits = functional.linear(hidden, weight, bias)
+    wanted = functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(found, wanted.detach())
+    assert not found.requires_grad
 
 
 def test_a_weight_that_is_the_embedding_too_gets_both_gradients() -> None:

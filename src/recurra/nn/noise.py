@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 from recurra.engine.noise import Noise
+from recurra.engine.scan import transformed
 
 
 def checked_chance(name: str, value: Any) -> float:
@@ -85,9 +86,20 @@ def drop_weights(layer: Any, weights: list[Tensor]) -> list[Tensor]:
         return weights
     names = layer._flat_weights_names
     return [
-        dropout(weight, layer.weight_drop) if name.startswith("weight_hh") else weight
+        _dropped(weight, layer.weight_drop) if name.startswith("weight_hh") else weight
         for name, weight in zip(names, weights, strict=True)
     ]
+
+
+def _dropped(weight: Tensor, chance: float) -> Tensor:
+    """Each element zero with this chance, the others larger by as much as makes up for it."""
+    limit = round(chance * 2**16) - 2**15
+    if weight.device.type != "cpu" or limit == 2**15 or torch.compiler.is_compiling() or transformed():
+        return dropout(weight, chance)
+    # 64 drawn bits serve four elements; torch draws each by itself, on one thread, in four times the time
+    drawn = torch.empty(-(-weight.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = drawn.view(torch.int16)[: weight.numel()] >= limit
+    return weight * kept.view(weight.shape).to(weight.dtype).mul_(2**16 / (2**15 - limit))
 
 
 def told(layer: Any) -> str:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from recurra.nn.init import forget_bias_, orthogonal_
 from recurra.nn.recurrent import LSTM
-from recurra.tasks.vocabulary_loss import vocabulary_loss
+from recurra.tasks.vocabulary_loss import vocabulary_loss, vocabulary_nats
 
 _MOST_LOGITS = 1 << 23  # at once, when nothing is learnt
 
@@ -254,9 +254,10 @@ def surprise(
     network.eval()
     for at in range(0, steps, chunk):
         now = slice(at, at + chunk)
-        logits, states = network(inputs[:, now], states)
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets[:, now].flatten(), reduction="none")
-        found.append(loss.view(streams, -1).cpu())
+        hidden, _, states = network.hidden(inputs[:, now], states)
+        weight, bias = network.weights_out()
+        nats = vocabulary_nats(hidden.flatten(0, 1), weight, bias, targets[:, now].flatten())
+        found.append(nats.view(streams, -1).cpu())
     network.train(mode)
     whole = torch.cat(found, 1).flatten()[: len(numbers)].double().numpy()
     return np.asarray(whole, np.float64)

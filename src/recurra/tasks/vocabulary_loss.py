@@ -11,6 +11,7 @@ Axes: M tokens, H hidden, K vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,18 @@ from torch.autograd import Function
 from torch.nn import functional
 
 _AT_ONCE = 1 << 18  # logits: 1 MiB in float32, the size of a core's own cache
+
+
+def vocabulary_nats(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """(M,): the cross-entropy in nats of each token, without gradients. Arguments as of `vocabulary_loss`."""
+    with torch.no_grad():
+        logits = functional.linear(hidden, weight, bias)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        found = torch.empty(len(targets), dtype=exact, device=hidden.device)
+        for rows in _blocks(logits):
+            chances = torch.log_softmax(logits[rows], 1, dtype=exact)
+            found[rows] = -chances.gather(1, targets[rows, None])[:, 0]
+    return found
 
 
 def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -34,6 +47,13 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
     return _VocabularyLoss.apply(hidden, weight, bias, targets, dtype)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    """A few rows of (M, K) at a time."""
+    rows = max(1, _AT_ONCE // logits.shape[1])
+    for at in range(0, len(logits), rows):
+        yield slice(at, at + rows)
+
+
 class _VocabularyLoss(Function):
     @staticmethod
     def forward(
@@ -45,9 +65,8 @@ class _VocabularyLoss(Function):
         )  # (M, K) logits, and then p - one_hot
         exact = torch.promote_types(dtype, torch.float32)
         total = torch.zeros((), dtype=exact, device=hidden.device)
-        rows = max(1, _AT_ONCE // errors.shape[1])
-        for at in range(0, len(errors), rows):
-            part, wanted = errors[at : at + rows], targets[at : at + rows, None]
+        for rows in _blocks(errors):
+            part, wanted = errors[rows], targets[rows, None]
             chances = torch.log_softmax(part, 1, dtype=exact)
             total -= chances.gather(1, wanted).sum()
             chances.exp_().scatter_add_(1, wanted, chances.new_full(wanted.shape, -1.0))
