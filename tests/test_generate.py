@@ -430,7 +430,7 @@ def test_refuses_what_it_cannot_use(model: LanguageModel, tmp_path: Path) -> Non
         LanguageModel().fit(b"a")
     with pytest.raises(DataError, match="has 3 tokens; expected at least 8"):
         LanguageModel().fit(b"abc", valid=b"abc")
-    with pytest.raises(ArgumentError, match="size: expected at least 3"):
+    with pytest.raises(ArgumentError, match="vocabulary: expected at least 3"):
         LanguageModel(vocabulary=1).fit(TEXT.encode())
 
 

@@ -89,7 +89,7 @@ def test_refuses_numbers_that_make_no_sense(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["character", "bpe"])
 def test_a_speaker_gives_the_text_back(kind: str) -> None:
     text = "Naïve 🙂 cats,\n\n  (春眠) 'tis!\n"
-    tokenizer = Tokenizer.fit([text * 3], kind, size=300)
+    tokenizer = Tokenizer.fit([text * 3], kind, vocabulary=300)
     speaker = Speaker(tokenizer)
     assert "".join(map(speaker.say, tokenizer.encode([text])[0].tolist())) + speaker.rest() == text
 
@@ -104,7 +104,7 @@ def test_a_speaker_of_words_knows_where_blanks_belong() -> None:
 
 
 def test_half_a_character_waits_for_its_other_half() -> None:
-    tokenizer = Tokenizer.fit(["abc"], "bpe", size=300)
+    tokenizer = Tokenizer.fit(["abc"], "bpe", vocabulary=300)
     speaker = Speaker(tokenizer)
     pieces = [speaker.say(int(number)) for number in tokenizer.encode(["é!"])[0]]
     assert pieces == ["", "é", "!"]

@@ -43,11 +43,11 @@ def without_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fit(kind: str, **options: Any) -> Tokenizer:
-    return Tokenizer.fit(TEXTS, kind, size=options.pop("size", 700), **options)
+    return Tokenizer.fit(TEXTS, kind, vocabulary=options.pop("size", 700), **options)
 
 
 LEARNT = {kind: fit(kind) for kind in PLAIN}
-NARROW = {kind: Tokenizer.fit(["ab ba"], kind, size=300) for kind in PLAIN}
+NARROW = {kind: Tokenizer.fit(["ab ba"], kind, vocabulary=300) for kind in PLAIN}
 
 
 def one(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_no_text_is_unknown_to_bytes(text: str) -> None:
 @settings(max_examples=60)
 @given(ANY, st.sampled_from(PLAIN), st.booleans())
 def test_every_token_has_its_number_or_is_unknown(text: str, kind: str, lower: bool) -> None:
-    tokenizer = Tokenizer.fit(["to be 我 é", "ſİΣ"], kind, size=300, lower=lower)
+    tokenizer = Tokenizer.fit(["to be 我 é", "ſİΣ"], kind, vocabulary=300, lower=lower)
     numbers, pieces = one(tokenizer, text), tokenizer.split(text)
     assert len(numbers) == len(pieces)
     if kind != "bpe":
@@ -124,22 +124,22 @@ def test_blanks_alone_part_text_that_was_split_before() -> None:
 
 def test_the_most_frequent_stay_and_the_rest_is_unknown() -> None:
     text = ["b b b a a a c c d"]
-    tokenizer = Tokenizer.fit(text, "word", size=5)
+    tokenizer = Tokenizer.fit(text, "word", vocabulary=5)
     assert tokenizer.tokens == (PADDING, UNKNOWN, "a", "b", "c")  # of one frequency by themselves
     assert (tokenizer.padding, tokenizer.unknown, len(tokenizer)) == (0, 1, 5)
     assert tokenizer.decode(one(tokenizer, "d b a z")) == "<unk> b a <unk>"
     assert Tokenizer.fit(text, "word", fewest=3).tokens[2:] == ("a", "b")
-    assert Tokenizer.fit(text, "blank", size=3).tokens[2:] == ("a",)
-    assert Tokenizer.fit(text, "character", fewest=3, size=4).tokens[2:] == (" ", "a")
+    assert Tokenizer.fit(text, "blank", vocabulary=3).tokens[2:] == ("a",)
+    assert Tokenizer.fit(text, "character", fewest=3, vocabulary=4).tokens[2:] == (" ", "a")
 
 
 def test_bytes_have_the_size_that_is_asked_for() -> None:
     text = [" ".join(random.choices(["low", "lower", "newest", "widest", "我"], k=99))]
     for size in (258, 263, 270):
-        tokenizer = Tokenizer.fit(text, "bpe", size=size)
+        tokenizer = Tokenizer.fit(text, "bpe", vocabulary=size)
         assert len(tokenizer) == size
         assert tokenizer.tokens[:2] == (PADDING, UNKNOWN)
-    rows = [len(one(Tokenizer.fit(text, "bpe", size=size), text[0])) for size in (258, 263, 270)]
+    rows = [len(one(Tokenizer.fit(text, "bpe", vocabulary=size), text[0])) for size in (258, 263, 270)]
     assert rows[0] == len(text[0].encode()) > rows[1] > rows[2]
     rare = Tokenizer.fit(["once upon a time", "ab ab ab"], "bpe", fewest=3)
     assert rare.tokens[258:] == ("ab",)  # " ab" comes twice only
@@ -154,7 +154,7 @@ def test_pieces_of_one_letter() -> None:
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("lower", [False, True])
 def test_small_letters(kind: str, lower: bool) -> None:
-    tokenizer = Tokenizer.fit(["The ΟΔΟΣ İ"], kind, size=300, lower=lower)
+    tokenizer = Tokenizer.fit(["The ΟΔΟΣ İ"], kind, vocabulary=300, lower=lower)
     same = one(tokenizer, "THE").tolist() == one(tokenizer, "the").tolist()
     assert same == (lower or kind in ("word", "blank"))  # both unknown there
     assert (tokenizer.unknown in one(tokenizer, "The")) is False
@@ -200,9 +200,9 @@ def test_all_of_it_fits_in_a_model_file(kind: str) -> None:
 @pytest.mark.parametrize("kind", PLAIN)
 def test_the_same_texts_in_any_order_give_the_same_tokens(kind: str) -> None:
     texts = ["".join(random.choices(string.ascii_letters[:9] + "  ", k=33)) for _ in range(63)]
-    first = Tokenizer.fit(texts, kind, size=300)
+    first = Tokenizer.fit(texts, kind, vocabulary=300)
     random.shuffle(texts)
-    second = Tokenizer.fit(iter(texts), kind, size=300)
+    second = Tokenizer.fit(iter(texts), kind, vocabulary=300)
     assert first.to_json() == second.to_json()
 
 
@@ -238,9 +238,9 @@ def test_numbers_without_a_token(kind: str, number: int) -> None:
     ("options", "words"),
     [
         ({"kind": "words"}, "kind: expected one of word, blank"),
-        ({"size": 2}, "size: expected at least 3 .* got 2"),
-        ({"kind": "bpe", "size": 257}, "size: expected at least 258"),
-        ({"size": 3, "marks": ("<eos>",)}, "size: expected at least 4"),
+        ({"vocabulary": 2}, "vocabulary: expected at least 3 .* got 2"),
+        ({"kind": "bpe", "vocabulary": 257}, "vocabulary: expected at least 258"),
+        ({"vocabulary": 3, "marks": ("<eos>",)}, "vocabulary: expected at least 4"),
         ({"fewest": 0}, "fewest: expected 1 or more, got 0"),
         ({"marks": ("<pad>",)}, "marks: expected different tokens"),
         ({"marks": ("<a>", "<a>")}, "marks: expected different tokens"),

@@ -40,7 +40,7 @@ from recurra.tasks.speaking import Speaker
 PREDICTED = "scores"
 _TEMPERATURES = (0.5, 0.8, 1.0)
 _SAMPLE = {"character": 400, "bpe": 160}  # tokens of a sample; of words 100
-_OPTIONS = {"hidden_sizes": "hidden_size", "size": "vocabulary"}
+_OPTIONS = {"hidden_sizes": "hidden_size"}
 """Parameters that the command line calls otherwise."""
 _COLUMNS = ("epoch", "step", "train_loss", "valid_loss", "learning_rate", "seconds")
 

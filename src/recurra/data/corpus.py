@@ -168,29 +168,29 @@ def _listed(found: Texts) -> Corpus:
 
 
 def fit_tokenizer(
-    corpus: Corpus, kind: str, *, size: int | None = None, fewest: int | None = None
+    corpus: Corpus, kind: str, *, vocabulary: int | None = None, fewest: int | None = None
 ) -> Tokenizer:
-    """The tokens of a corpus. size: how many at most. fewest: how often each must occur.
+    """The tokens of a corpus. vocabulary: how many at most. fewest: how often each must occur.
 
     By default all characters, 30,000 words, or pairs of bytes as the text's length affords. Where tokens are
     many (words, or more than 500 different characters, as in Chinese) those that occur once stand for the
     unknown, so that the model learns to expect it. Raises ArgumentError and DataError as `Tokenizer.fit`.
     """
     pieces = corpus.pieces(kind)
-    if size is None:
-        size = 100_000 if kind == "character" else 30_000
+    if vocabulary is None:
+        vocabulary = 100_000 if kind == "character" else 30_000
         if kind == "bpe":
-            size = int(np.clip(corpus.characters // 200, 300, 8_000))
+            vocabulary = int(np.clip(corpus.characters // 200, 300, 8_000))
     if fewest is None:
         many = kind in ("word", "jieba") or (kind == "character" and len(set().union(*pieces)) > 500)
         fewest = 2 if many else 1
     marks = (END,) if corpus.closed(kind) else ()
     try:
-        return Tokenizer.fit(pieces, kind, size=size, fewest=fewest, marks=marks)
+        return Tokenizer.fit(pieces, kind, vocabulary=vocabulary, fewest=fewest, marks=marks)
     except DataError:
         if fewest == 1:
             raise
-        return Tokenizer.fit(pieces, kind, size=size, marks=marks)
+        return Tokenizer.fit(pieces, kind, vocabulary=vocabulary, marks=marks)
 
 
 def stream(corpus: Corpus, tokenizer: Tokenizer) -> Numbers:

@@ -65,20 +65,20 @@ class Tokenizer:
         texts: Iterable[str],
         kind: str = "word",
         *,
-        size: int = 30_000,
+        vocabulary: int = 30_000,
         fewest: int = 1,
         lower: bool = False,
         marks: Sequence[str] = (),
     ) -> Tokenizer:
         """Learn the tokens of these texts.
 
-        size: how many at most, the most frequent ones. fewest: how often a token must occur, at least.
+        vocabulary: how many at most, the most frequent ones. fewest: how often a token must occur, at least.
         lower: take all letters as small ones. marks: tokens of the caller's own, such as the end of a line's
         "<eos>"; they follow padding and unknown as tokens 2, 3 ….
 
-        Raises ArgumentError for an unknown kind, sizes that leave no room, marks that are empty or not
-        different, and one string in place of several; DataError where there is nothing to learn; ImportError
-        for "jieba" without that package.
+        Raises ArgumentError for an unknown kind, a vocabulary that leaves no room, marks that are empty or
+        not different, and one string in place of several; DataError where there is nothing to learn;
+        ImportError for "jieba" without that package.
         """
         _refuse_one(texts)
         if kind not in KINDS:
@@ -89,13 +89,15 @@ class Tokenizer:
                 f"marks: expected different tokens besides {PADDING} and {UNKNOWN}, got {marks!r}; rename"
             )
         least = len(special) + (256 if kind == "bpe" else 1)
-        if size < least:
-            raise ArgumentError(f"size: expected at least {least} for kind {kind!r}, got {size}; give more")
+        if vocabulary < least:
+            raise ArgumentError(
+                f"vocabulary: expected at least {least} for kind {kind!r}, got {vocabulary}; give more"
+            )
         if fewest < 1:
             raise ArgumentError(f"fewest: expected 1 or more, got {fewest}; 1 keeps every token")
         rules = _rules(kind, lower)
         if kind == "bpe":
-            _learn_pairs(rules, texts, size, fewest, special)
+            _learn_pairs(rules, texts, vocabulary, fewest, special)
         else:
             counts: Counter[str] = Counter()
             for split in _split(rules, kind, texts):
@@ -109,7 +111,7 @@ class Tokenizer:
             if not kept:
                 few = f"no token comes {fewest} times in the texts; lower fewest"
                 raise DataError(few if counts else _NOTHING)
-            _set_words(rules, [*special, *kept[: size - len(special)]])
+            _set_words(rules, [*special, *kept[: vocabulary - len(special)]])
         return Tokenizer(kind, rules)
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:

@@ -127,7 +127,7 @@ class Preparation:
             scale[scale < 1e-6 * np.maximum(np.abs(mean), 1e-30)] = 1
             return Preparation(plan, mean=mean, scale=scale)
         tokenizer = Tokenizer.fit(
-            data.texts, kind, size=plan.vocabulary if kind == "bpe" else WORDS, lower=True
+            data.texts, kind, vocabulary=plan.vocabulary if kind == "bpe" else WORDS, lower=True
         )
         tokens = tokenizer.encode(data.texts)
         sizes = (1, 2, 3, 4, 5) if kind == "character" else (1, 2)

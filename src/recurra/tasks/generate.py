@@ -119,7 +119,7 @@ class LanguageModel:
         if labels is not None:
             raise ArgumentError("labels: a language model learns from text alone; leave them out")
         learnt, held = self.corpora(data, valid, **columns)
-        self.tokenizer = fit_tokenizer(learnt, self.tokens, size=self.numbers["vocabulary"])
+        self.tokenizer = fit_tokenizer(learnt, self.tokens, vocabulary=self.numbers["vocabulary"])
         self.listed = learnt.listed
         numbers, judged = stream(learnt, self.tokenizer), stream(held, self.tokenizer)
         self.counts = np.bincount(numbers, minlength=len(self.tokenizer)).astype(np.int64)
