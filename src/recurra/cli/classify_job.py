@@ -178,7 +178,9 @@ def told_settings(model: Classifier, known: Data) -> dict[str, str]:
     weights = sum(p.numel() for p in network.parameters()) if network is not None else 0
     reads = f"words of {plan.embedding_size} numbers, " if model.kind == "text" else ""
     letters = f" and of {plan.characters[0]} to {plan.characters[-1]} characters" if plan.characters else ""
-    linear = f"1- and 2-grams of tokens{letters}" if reads else "24 resampled steps"
+    forms = {family.form for family in model.preparation.families}
+    ends = ", beginnings of texts, gaps" if "beginnings" in forms else ""
+    linear = f"1- and 2-grams of tokens{ends}{letters}" if reads else "24 resampled steps"
     return {
         "network": f"{plan.members} bidirectional LSTMs of {plan.hidden_size} units each way, {reads}"
         f"{plan.pooling} pooling; {weights:,} weights",

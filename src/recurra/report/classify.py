@@ -382,7 +382,9 @@ def _training(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Part | None
                 )
             )
     drawn: Figure = figure(
-        traces, xaxis={"title": {"text": "epoch"}}, yaxis={"title": {"text": "cross entropy, nats"}}
+        traces,
+        xaxis={"title": {"text": "epoch"}, "tick0": 1, "dtick": max(1, max(map(len, history.values())) // 8)},
+        yaxis={"title": {"text": "cross entropy, nats"}},
     )
     words = ["Loss after each epoch of each reader; the weights of its best epoch are kept."]
     return Part("training", "Training", words, plots=[Plot("training", drawn, "Loss by epoch.")])
