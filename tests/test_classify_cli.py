@@ -14,6 +14,8 @@ from test_classify import ordered, reviews
 from test_report import Page
 
 import recurra
+from recurra import Classifier
+from recurra.cli.classify_job import told_settings
 
 FOUR = "label,text\nx,a\ny,b\nx,c\ny,d\n"
 TINY = ("--hidden-size", "4", "--members", "2", "--epochs", "2", "--quiet")
@@ -249,3 +251,14 @@ def test_a_label_that_was_not_learnt_and_two_times_stdin(shell: Shell) -> None:
     assert "has the label 'ugly'" in shell.refused(
         "train", "classify", "reviews.csv", "--label", "1", "--valid", "other.csv", "--out", "n", *TINY
     )
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"), [(2, "tokens and"), (3, "tokens, beginnings of texts, gaps and")]
+)
+def test_the_settings_say_which_n_grams_there_are(classes: int, words: str) -> None:
+    texts = [f"w{k % 7} is it" for k in range(33)]
+    model = Classifier(hidden_size=3, members=1, epochs=1)
+    known = model.check(texts, ["x", "y", "z"][:classes] * (33 // classes) + ["x"] * (33 % classes))
+    model.fit(known)
+    assert f"1- and 2-grams of {words} of 2 to 5 characters" in told_settings(model, known)["linear model"]
