@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -19,6 +20,7 @@ from commands import SCRIPT, Shell, contents, sentence
 from rhymes import rhymes
 
 from recurra import LanguageModel
+from recurra.cli.generate_job import settings
 
 TINY = ("--hidden-size", "13", "--epochs", "2", "--quiet")
 TEXT = rhymes(63)
@@ -38,6 +40,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     LanguageModel(hidden_sizes=13, epochs=7).fit(TEXT.encode()).save(path)
     return str(path)
+
+
+def test_the_settings_say_where_products_were_in_bfloat16(model: str) -> None:
+    known = LanguageModel.load(model)
+    assert "bfloat16" not in settings(known)["training"]
+    known.plan = dataclasses.replace(known.plan, precision="bf16-mixed")
+    assert settings(known)["training"].endswith("with carried state, products in bfloat16")
 
 
 def test_train_writes_all_and_says_how_good(shell: Shell) -> None:

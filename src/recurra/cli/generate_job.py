@@ -195,7 +195,7 @@ def settings(model: LanguageModel) -> dict[str, str]:
         f"{'tied output' if plan.tied else 'output of its own'}, {weights:,} weights",
         "dropout": told or "none",
         "training": f"{len(model.history)} epochs, {plan.streams} streams, windows of {plan.window} steps "
-        "with carried state",
+        f"with carried state{', products in bfloat16' if plan.precision != '32-true' else ''}",
         "optimizer": f"{names[plan.optimizer]}, learning rate {plan.learning_rate:g}, {plan.schedule}",
         "seed": str(model.seed),
     }
