@@ -77,7 +77,8 @@ def scores(name: str, seeds: int) -> str:
         found["floor"].append(100 * told["baselines"][model.floor_name]["accuracy"])
         found["log loss"].append(told["log loss"])
         found["calibration error"].append(100 * told["calibration error"])
-        print(f"  seed {seed}: " + ", ".join(f"{key} {one[-1]:.2f}" for key, one in found.items()), flush=True)
+        last = ", ".join(f"{what} {one[-1]:.2f}" for what, one in found.items())
+        print(f"  seed {seed}: {last}", flush=True)
     cells = [f"{statistics.mean(one):10.2f} ± {statistics.pstdev(one):4.2f}" for one in found.values()]
     return f"{name:18}" + "".join(f"{cell:>19}" for cell in cells)
 
