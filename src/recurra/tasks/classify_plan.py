@@ -12,8 +12,6 @@ from recurra.nn.pooling import POOLINGS
 
 FEW, MANY = 2_000, 2_000_000
 """Rows below which a set is small, tokens or steps in all above which it is large."""
-CHEAP = 100_000
-"""Tokens in all up to which more members cost little time."""
 VIRTUAL = 0.05
 """How far virtual adversarial training moves embeddings where nobody says."""
 SHORT = 30
@@ -69,7 +67,7 @@ def choose_plan(rows: int, steps: int, *, text: bool, classes: int, **given: Any
     if text:
         plan = Plan(
             hidden_size=64 if large else 32,
-            members=3 if large else 5 if steps > CHEAP else 10,
+            members=3 if large else 5,
             epochs=6 if large else 20,
             patience=2 if large else 3,
             batch_size=64 if large else 32 if rows > FEW else 16,
