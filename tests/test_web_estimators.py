@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_classifiers
 import torch
 from commands import Shell
 from rhymes import rhymes
@@ -26,18 +27,12 @@ TAGGED = [(["Ada", "left", "Bath", "."], ["B-PER", "O", "B-LOC", "O"]), (["Bob",
 
 @pytest.fixture(scope="module")
 def labels() -> Any:
-    texts = [f"{a} and {b}" for a in ("fine", "warm", "kind") for b in ("kind", "fine", "bright", "warm")]
-    bad = [f"{a} and {b}" for a in ("dull", "grim", "cold") for b in ("poor", "dull", "sour", "cold")]
-    model = recurra.Classifier(hidden_size=5, members=2, epochs=2, seed=1)
-    return model.fit(texts + bad, ["good"] * len(texts) + ["bad"] * len(bad))
+    return tiny_classifiers.of_texts(hidden_size=5, epochs=2)
 
 
 @pytest.fixture(scope="module")
 def numbers() -> Any:
-    random = np.random.default_rng(7)
-    rows = [random.normal(size=(int(random.integers(7, 33)), 2)).cumsum(0) for _ in range(33)]
-    model = recurra.Classifier(hidden_size=5, members=2, epochs=2, seed=1)
-    return model.fit(rows, ["up" if row[-1, 0] > row[0, 0] else "down" for row in rows])
+    return tiny_classifiers.of_numbers()
 
 
 @pytest.fixture(scope="module")
