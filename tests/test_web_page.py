@@ -338,6 +338,28 @@ def marked(page: Any) -> tuple[str, str]:
     return page.locator("#from").input_value(), page.locator("#until").input_value()
 
 
+def test_a_search_about_to_be_made_is_not_made_twice(address: str, visit: Open) -> None:
+    page = visit(f"{address}/#search")
+    page.locator("#range").wait_for()
+    idle(page)
+    page.wait_for_timeout(500)
+    asked_for: list[str] = []
+    page.on("request", lambda request: asked_for.append(request.url) if "search" in request.url else 0)
+    page.evaluate(
+        """() => {
+          const arrow = new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true });
+          document.querySelector("#range").dispatchEvent(arrow);
+          const from = document.querySelector("#from");
+          from.value = 2;
+          from.dispatchEvent(new Event("change"));
+        }"""
+    )
+    idle(page)
+    page.wait_for_timeout(700)
+    assert len(asked_for) == 1
+    assert marked(page)[0] == "2"
+
+
 def test_a_range_is_marked_and_a_hit_is_jumped_to(address: str, visit: Open) -> None:
     page = visit(f"{address}/#search")
     page.locator("#only").uncheck()

@@ -273,6 +273,8 @@ class Search {
   }
 
   async find() {
+    // one that still waits would put new buttons under the finger that presses these
+    clearTimeout(this.waiting);
     const turn = ++this.turn;
     this.results.classList.add("busy");
     this.tab.mistake.hidden = true;
