@@ -79,7 +79,11 @@ def scores(name: str, seeds: int) -> str:
         found["calibration error"].append(100 * told["calibration error"])
         last = ", ".join(f"{what} {one[-1]:.2f}" for what, one in found.items())
         print(f"  seed {seed}: {last}", flush=True)
-    cells = [f"{statistics.mean(one):10.2f} ± {statistics.pstdev(one):4.2f}" for one in found.values()]
+    spreads = [statistics.stdev(one) if seeds > 1 else 0.0 for one in found.values()]
+    cells = [
+        f"{statistics.mean(one):10.2f} ± {spread:4.2f}"
+        for one, spread in zip(found.values(), spreads, strict=True)
+    ]
     return f"{name:18}" + "".join(f"{cell:>19}" for cell in cells)
 
 

@@ -78,7 +78,8 @@ def report(name: str, arguments: argparse.Namespace) -> None:
             100 * scores(other.tags or (), one.predict(other.words), spanned=bool(tagger.scheme))[metric]
             for one in floors
         )
-        own = f"{values.mean():6.2f} ± {values.std():.2f}   floor {floor:6.2f}"
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        own = f"{values.mean():6.2f} ± {spread:.2f}   floor {floor:6.2f}"
         speed = f"{np.mean(seconds):5.0f} s   train {np.mean(speeds):6.0f}   decode {np.mean(decoding):6.0f}"
         print(f"{name:10} {other.name:26} {metric:8} {own}   {speed}", flush=True)
 
