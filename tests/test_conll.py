@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 from tag_samples import columns, sentences
 
-from recurra.data.conll import Tagged, read_tagged, with_tags
+from recurra.data.conll import read_tagged
+from recurra.data.tagged import Tagged, with_tags
 from recurra.errors import DataError
 
 CONLLU = """# newdoc id = a
@@ -262,12 +263,34 @@ def test_tags_that_need_not_be_there_may_be_empty() -> None:
         read_tagged(b"a\t\n\tO\n", tagged=False)
 
 
-def test_sentences_in_plain_lines_are_told_how_to_be_read() -> None:
+def test_sentences_in_lines_are_known_where_they_can_be_no_columns() -> None:
     plain = b"Ada wrote to Bob .\nBob wrote .\n"
-    with pytest.raises(DataError, match=r"line 2 .* a whole sentence in each line must end in \.in$"):
-        read_tagged(plain, tagged=False)
+    words = (("Ada", "wrote", "to", "Bob", "."), ("Bob", "wrote", "."))
+    data = read_tagged(plain, tagged=False)
+    assert (data.words, data.tags) == (words, None)
+    assert with_tags(data, words) == plain.decode()
+    assert read_tagged(b"Ada wrote", tagged=False).words == (("Ada", "wrote"),)
+    assert read_tagged(b"Ada\n", tagged=False).words == (("Ada",),)
     with pytest.raises(DataError, match=r"line 2 .* by a blank line$"):
         read_tagged(plain)
+    with pytest.raises(DataError, match=r"line 2 .* a whole sentence in each line must end in \.in$"):
+        read_tagged(plain, tagged=False, lines=False)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"Ada B-PER\nwrote O\n", b"Ada\tB-PER", b"# a comment of more words\nAda B-PER\nwrote O\n"],
+    ids=["blanks", "tabs", "comment"],
+)
+def test_columns_are_no_sentences_in_lines(raw: bytes) -> None:
+    assert read_tagged(raw, tagged=False).words[0][0] == "Ada"
+    assert read_tagged(raw, tagged=False).tags is not None
+    assert len(read_tagged(raw, tagged=False, lines=True)) == raw.removesuffix(b"\n").count(b"\n") + 1
+
+
+def test_an_uneven_line_among_sentences_of_columns_is_refused() -> None:
+    with pytest.raises(DataError, match=r"line 4 .* a whole sentence in each line must end in \.in$"):
+        read_tagged(b"Ada NN\nwrote VB\n\nBob\n", tagged=False)
 
 
 def test_columns_that_are_not_there() -> None:

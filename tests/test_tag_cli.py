@@ -86,6 +86,9 @@ def test_other_forms_in_and_out(shell: Shell, model: Path) -> None:
     line = json.dumps({"id": 7, "tokens": ["Bob", "left", "London", "."]})
     found = json.loads(shell("predict", model, "-", stdin=line.encode()).out)
     assert found == {**json.loads(line), "predicted": ["B-PER", "O", "B-LOC", "O"]}
+    assert shell("predict", model, "-", stdin=b"Bob left London").out == "B-PER O B-LOC\n"
+    said = shell("predict", model, "-", "--text", "1", stdin=b"Bob left London")
+    assert said.out == "Bob left London B-PER\n"
     shell.write("seq.in", "Bob left London .\n\n")
     assert shell("predict", model, "seq.in", "--out", "tags.txt").code == 0
     assert (shell.folder / "tags.txt").read_text() == "B-PER O B-LOC O\n\n"

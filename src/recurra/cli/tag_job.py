@@ -17,7 +17,8 @@ from recurra.cli.forecast_job import to_json
 from recurra.cli.output import Output, history_csv, say_finished, write_text
 from recurra.cli.progress import Progress
 from recurra.cli.verbs import check_device, source_of
-from recurra.data.conll import Tagged, read_tagged, with_tags
+from recurra.data.conll import read_tagged
+from recurra.data.tagged import Tagged, with_tags
 from recurra.data.words import counted
 from recurra.errors import ArgumentError
 from recurra.tasks.tag import Tagger

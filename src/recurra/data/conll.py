@@ -1,4 +1,4 @@
-"""From a user's own file to words and their tags, and back to the same form with tags added.
+"""From a user's own file to words and their tags; `recurra.data.tagged` writes them back.
 
 Read are columns (CoNLL 2000 to 2003 and their like), CoNLL-U, JSON lines, a folder with seq.in and seq.out,
 plain lines of words, and lists. Axes: N sentences, T words of one.
@@ -6,18 +6,17 @@ plain lines of words, and lists. Axes: N sentences, T words of one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recurra.data import files
+from recurra.data.tagged import Form, Numbers, Rows, Tagged
 from recurra.data.words import counted, several, short
 from recurra.errors import DataError
 
@@ -33,65 +32,6 @@ _NO_TAG = re.compile(r"[\t\r\n]|^\s*$")
 _LIMIT = ", without tabs and line breaks"
 _NOTE = re.compile(r"#($|[ \t]*[\w.:-]+[ \t]*=|[ \t]*(newdoc|newpar|begin|end)\b)")
 
-Rows = tuple[tuple[str, ...], ...]
-Numbers = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a file looked like, so that it can be written again with tags added.
-
-    kind: "columns", "conllu", "jsonl" or "lines". lines: of the whole file. between: of two columns.
-    column: of the tags in CoNLL-U, counted from 0. starts: the lines of -DOCSTART-, counted from 1.
-    """
-
-    kind: str
-    lines: tuple[str, ...] = ()
-    between: str = " "
-    column: int = 3
-    starts: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """N sentences of words, and the tag of each word where they are known.
-
-    words, tags: (N,) tuples of T strings. lines: (N,) arrays (T,), the line of each word. documents: (N,)
-    which document a sentence is of, counted from 0. name: of the file, for messages. notes: what was done to
-    the data, a sentence each. form: None for lists.
-    """
-
-    words: Rows
-    tags: Rows | None
-    lines: tuple[Numbers, ...]
-    documents: Numbers
-    name: str = "the sentences"
-    notes: tuple[str, ...] = ()
-    form: Form | None = None
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def take(self, places: Numbers) -> Tagged:
-        """The sentences at these places."""
-        return replace(
-            self,
-            words=tuple(self.words[i] for i in places),
-            tags=None if self.tags is None else tuple(self.tags[i] for i in places),
-            lines=tuple(self.lines[i] for i in places),
-            documents=self.documents[places],
-            notes=(),
-            form=None,
-        )
-
-    def digest(self) -> str:
-        """A fingerprint of words and tags, to know the same data again."""
-        found = hashlib.blake2b(digest_size=16)
-        for words, tags in zip(self.words, self.tags or self.words, strict=True):
-            found.update(json.dumps([words, tags], ensure_ascii=True).encode())
-        found.update(self.documents.tobytes())
-        return found.hexdigest()
-
 
 def read_tagged(
     source: Any,
@@ -100,6 +40,7 @@ def read_tagged(
     text: str | int | None = None,
     label: str | int | None = None,
     tagged: bool = True,
+    lines: bool | None = None,
 ) -> Tagged:
     """Words and their tags from a path, the bytes of a file, lists, or a `Tagged`.
 
@@ -111,6 +52,9 @@ def read_tagged(
     text, label: the columns of words and tags, by number from 1 (from the end where negative), in CoNLL-U and
         JSON lines by name too. By default the first and the last, in CoNLL-U form and upos.
     tagged: whether there must be tags; where not, they are read if they are there, and none is empty.
+    lines: whether each line of the file is a sentence. Left out, it is in seq.in, and, where there need be no
+        tags, in running text: one line of several words, or lines of different numbers of words and none
+        between them that is empty.
 
     Lines that begin with # and are no rows are comments; -DOCSTART- begins a document. Raises DataError, with
     the line, for what cannot be read.
@@ -123,9 +67,10 @@ def read_tagged(
     if isinstance(source, Tagged):
         found = source
     elif isinstance(source, (str, Path)):
-        found = _from_path(files.located(source), text, label, tagged)
+        found = _from_path(files.located(source), text, label, tagged, lines)
     elif isinstance(source, (bytes, bytearray)):
-        found = _from_bytes(files.unpack(bytes(source), "the data"), "the data", "", text, label, tagged)
+        raw = files.unpack(bytes(source), "the data")
+        found = _from_bytes(raw, "the data", "", text, label, tagged, lines)
     else:
         found = _from_lists(source, tags)
     if not len(found):
@@ -138,49 +83,11 @@ def read_tagged(
     return found
 
 
-def with_tags(data: Tagged, tags: Sequence[Sequence[str]], outside: str = "O") -> str:
-    """The file that `data` was read from, with these tags added: one more column, or one more key.
-
-    In CoNLL-U, whose columns are fixed, they stand in the column that was learnt. Lists, and files of plain
-    lines, become columns and lines of tags. outside: what -DOCSTART- lines get.
-    """
-    form = data.form
-    if form is None:
-        rows = (
-            "\n".join(map("\t".join, zip(*pair, strict=True))) for pair in zip(data.words, tags, strict=True)
-        )
-        return "".join(f"{row}\n\n" if row else "\n" for row in rows)
-    if form.kind == "lines":
-        return "".join(" ".join(row) + "\n" for row in tags)
-    lines = list(form.lines)
-    if form.kind == "jsonl":
-        for numbers, row in zip(data.lines, tags, strict=True):
-            found = {**json.loads(lines[numbers[0] - 1]), "predicted": list(row)}
-            written = json.dumps(found, ensure_ascii=False)
-            halves = files.whole_characters(written) != written  # of characters: in no file but as escapes
-            lines[numbers[0] - 1] = json.dumps(found) if halves else written
-    for number in form.starts:
-        lines[number - 1] = _joined(lines[number - 1], form.between, outside)
-    for numbers, row in zip(data.lines, tags, strict=True):
-        for number, tag in zip(numbers.tolist(), row, strict=False):
-            if form.kind == "conllu":
-                cells = lines[number - 1].split("\t")
-                cells[form.column] = tag
-                lines[number - 1] = "\t".join(cells)
-            elif form.kind == "columns":
-                lines[number - 1] = _joined(lines[number - 1], form.between, tag)
-    return "\n".join(lines) + "\n"
-
-
-def _joined(line: str, between: str, cell: str) -> str:
-    return (line if between == "\t" else line.rstrip(" \t")) + between + cell
-
-
-def _from_path(path: Path, text: Any, label: Any, tagged: bool) -> Tagged:
+def _from_path(path: Path, text: Any, label: Any, tagged: bool, plain: bool | None) -> Tagged:
     if files.is_folder(path):
         return _from_folder(path)
     raw = files.read_bytes(path, ENDINGS)
-    return _from_bytes(raw, path.name, files.extension(path.name), text, label, tagged)
+    return _from_bytes(raw, path.name, files.extension(path.name), text, label, tagged, plain)
 
 
 def _decoded(raw: bytes, name: str) -> list[str]:
@@ -221,16 +128,28 @@ def _of_lines(words: Rows, tags: Rows | None, name: str) -> Tagged:
     return Tagged(words, tags, lines, np.arange(len(words)), name, form=Form("lines"))
 
 
-def _from_bytes(raw: bytes, name: str, ending: str, text: Any, label: Any, tagged: bool) -> Tagged:
+def _from_bytes(
+    raw: bytes, name: str, ending: str, text: Any, label: Any, tagged: bool, plain: bool | None
+) -> Tagged:
     lines = _decoded(raw, name)
     if not any(line.strip() for line in lines):
         raise DataError(f"{name!r} is empty; expected a word and its tag in each line: fill it")
     first = next(line for line in lines if line.strip())
     if ending in ("jsonl", "ndjson", "json") or first.lstrip().startswith("{"):
         return _from_objects(lines, name, text, label)
-    if ending == "in":
+    if plain is None:
+        plain = ending == "in" or (not tagged and ending in ("", "txt") and _is_running(lines))
+    if plain:
         return _of_lines(tuple(tuple(line.split()) for line in lines), None, name)
     return _from_columns(lines, name, ending, text, label, tagged)
+
+
+def _is_running(lines: Sequence[str]) -> bool:
+    """Whether these are sentences in a line each: no columns, for they would be as many in every line."""
+    solid = [line for line in lines if not line.startswith("#")]
+    counts = [len(line.split()) for line in solid]
+    ragged = len(set(counts)) > 1 or (len(counts) == 1 and counts[0] > 1)
+    return ragged and all(counts) and not any("\t" in line for line in solid)
 
 
 def _from_columns(lines: list[str], name: str, ending: str, text: Any, label: Any, tagged: bool) -> Tagged:

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 import torch
 from numpy.typing import NDArray
 
-from recurra.data.conll import Tagged
 from recurra.data.schemes import Span
 from recurra.data.schemes import spans as spans_of
+from recurra.data.tagged import Tagged
 from recurra.report.page import Marked, Part, Plot, Table, render_page
 from recurra.report.style import Figure, figure, label, light, rounded
 from recurra.tasks.tag import Tagger, Tags

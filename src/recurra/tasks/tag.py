@@ -28,8 +28,9 @@ from torch import Tensor
 
 from recurra import checkpoint
 from recurra.data.buckets import batches_by_length
-from recurra.data.conll import Tagged, read_tagged
+from recurra.data.conll import read_tagged
 from recurra.data.schemes import OUTSIDE, Span, converted, parts, recognise, spans
+from recurra.data.tagged import Tagged
 from recurra.errors import ArgumentError, DataError, ModelFileError
 from recurra.nn import CRF, bioes_constraints
 from recurra.tasks.tag_features import Batches, Encoded, Lexicon, plain
@@ -331,6 +332,8 @@ class Tagger:
         """``data`` read the way the training data were: the same columns, where no others are given."""
         self._network()
         given = {name: value for name, value in columns.items() if value is not None}
+        if given.keys() & {"text", "label"}:
+            given.setdefault("lines", False)
         return read_tagged(data, tagged=tagged, **{**self.columns, **given})
 
     def evaluate(self, data: Any, labels: Any = None, **columns: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recurra.data.buckets import batches_by_length
-from recurra.data.conll import Tagged
+from recurra.data.tagged import Tagged
 from recurra.tasks.tag_network import Batch
 
 PADDING, UNKNOWN = 0, 1
