@@ -303,6 +303,10 @@ def test_plans_suit_the_text_and_the_time() -> None:
     hurried, patient = (choose_plan(1_000_000, 65, minutes=m) for m in (0.5, 60))
     assert hurried.hidden_sizes < patient.hidden_sizes
     assert passes(patient, 1_000_000, 65) > passes(hurried, 1_000_000, 65) > 2
+    brief, evening = (choose_plan(929_589, 10_000, minutes=m) for m in (3, 120))
+    assert (evening.hidden_sizes, evening.streams, evening.window) == ((800, 400), 32, 35)
+    assert brief.hidden_sizes < words.hidden_sizes < evening.hidden_sizes
+    assert brief.streams == words.streams == 8, "few tokens are to be read: many small steps"
     awd = choose_plan(929_589, 10_000, recipe="awd")
     assert awd == AWD
     assert sum(4 * h * (b + h + 2) for b, h in ((400, 1150), (1150, 1150), (1150, 400))) + 400e4 + 1e4 == (
