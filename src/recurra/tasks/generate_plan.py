@@ -162,7 +162,7 @@ def with_numbers(
 
 
 def _sizes(count: int, few: bool, timed: bool) -> list[tuple[int, ...]]:
-    """Hidden sizes worth trying for a text of this length, the largest first. timed: whether a time is given."""
+    """Hidden sizes worth trying for a text of this length, the largest first. timed: a time is given."""
     if few:
         every = [(768, 768), (512, 512), (512,), (384,), (256,), (128,), (64,)]
         bounds = [100_000_000, 800_000, 300_000, 150_000, 50_000, 10_000, 0]
