@@ -291,6 +291,8 @@ def test_columns_are_no_sentences_in_lines(raw: bytes) -> None:
 def test_an_uneven_line_among_sentences_of_columns_is_refused() -> None:
     with pytest.raises(DataError, match=r"line 4 .* a whole sentence in each line must end in \.in$"):
         read_tagged(b"Ada NN\nwrote VB\n\nBob\n", tagged=False)
+    with pytest.raises(DataError, match=r"line 2 .* has 1 column and the first line 2"):
+        read_tagged(b"Ada NNP\nwrote\n. .\n", tagged=False)
 
 
 def test_columns_that_are_not_there() -> None:

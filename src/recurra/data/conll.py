@@ -53,8 +53,8 @@ def read_tagged(
         JSON lines by name too. By default the first and the last, in CoNLL-U form and upos.
     tagged: whether there must be tags; where not, they are read if they are there, and none is empty.
     lines: whether each line of the file is a sentence. Left out, it is in seq.in, and, where there need be no
-        tags, in running text: one line of several words, or lines of different numbers of words and none
-        between them that is empty.
+        tags, in running text: one line of several words, or lines of which no more than half are of one length
+        in words, and none is empty.
 
     Lines that begin with # and are no rows are comments; -DOCSTART- begins a document. Raises DataError, with
     the line, for what cannot be read.
@@ -148,7 +148,9 @@ def _is_running(lines: Sequence[str]) -> bool:
     """Whether these are sentences in a line each: no columns, for they would be as many in every line."""
     solid = [line for line in lines if not line.startswith("#")]
     counts = [len(line.split()) for line in solid]
-    ragged = len(set(counts)) > 1 or (len(counts) == 1 and counts[0] > 1)
+    # where most lines have as many words it is a file of columns with a line that is broken
+    usual = max(map(counts.count, set(counts)), default=0)
+    ragged = 2 * usual <= len(counts) or (len(counts) == 1 and counts[0] > 1)
     return ragged and all(counts) and not any("\t" in line for line in solid)
 
 
