@@ -53,8 +53,8 @@ def read_tagged(
         JSON lines by name too. By default the first and the last, in CoNLL-U form and upos.
     tagged: whether there must be tags; where not, they are read if they are there, and none is empty.
     lines: whether each line of the file is a sentence. Left out, it is in seq.in, and, where there need be no
-        tags, in running text: one line of several words, or lines of which no more than half are of one length
-        in words, and none is empty.
+        tags, in running text: one line of several words, or lines of which no more than half are of one
+        length in words, and none is empty.
 
     Lines that begin with # and are no rows are comments; -DOCSTART- begins a document. Raises DataError, with
     the line, for what cannot be read.
